@@ -1,0 +1,107 @@
+"""Compressing as a verb does it: model and data opened, compressed, told, saved with its report."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from shoal.artifact import save
+from shoal.commands._models import opened
+from shoal.commands._talk import Talk, stdout_kept
+from shoal.compressed import Compression
+from shoal.compression import compress
+from shoal.core.errors import BadSetting, FloorNotMet, OutOfReach, ShoalError
+from shoal.data import open_data
+from shoal.evidence import Evidence, parse_keep
+from shoal.net import Net
+from shoal.report import page, tables
+from shoal.report.format import metric
+from shoal.training import TrainingRecipe
+
+
+class Order(NamedTuple):
+    """What was asked for."""
+
+    model: str
+    data: str | None = None
+    target: str | None = None
+    base: str | None = None
+    to: str = "latency<=50%"
+    keep: str = "-1pt"
+    within: float | None = None
+    seed: int = 0
+    runtime: str = "eager"
+    batch: int = 1
+    controls: bool = True
+    settings: Any = None
+
+
+def compressed(talk: Talk, order: Order) -> Compression:
+    """Open model and data and compress. What is wrong with them is raised before anything is said."""
+    parse_keep(order.keep)
+    recipe = None if order.settings is None else TrainingRecipe.from_json(order.settings)
+    module, base, facts = opened(order.model, order.base)
+    known = facts.get("data") or {}
+    source = order.data or known.get("source")
+    if source is None:
+        raise BadSetting(f"compress {order.model}: no data to heal and test on; say --data")
+    target = order.target or (known.get("target") if source == known.get("source") else None)
+    with stdout_kept():
+        data = open_data(source, target=target, as_given=not isinstance(module, Net))
+    if known.get("fingerprint") not in (None, data.fingerprint):
+        talk.note(f"{source}: not the rows that {order.model} learned from; its test part may hold some of those")
+    began = time.perf_counter()
+    with stdout_kept(), talk.progress("compressing") as tick:
+
+        def progress(text: str) -> None:
+            tick(None if order.within is None else (time.perf_counter() - began) / order.within, text)
+
+        return compress(
+            module,
+            data,
+            to=order.to,
+            keep=order.keep,
+            within=order.within,
+            seed=order.seed,
+            base=base,
+            recipe=recipe,
+            controls=order.controls,
+            runtime=order.runtime,
+            batch=order.batch,
+            progress=progress,
+        )
+
+
+def finish(talk: Talk, found: Compression, folder: Path, *, overwrite: bool) -> int:
+    """Tell, save, and say where. Raises OutOfReach or FloorNotMet, once it is saved."""
+    report = found.report
+    tell(talk, report)
+    with stdout_kept():
+        save(found, folder, overwrite=overwrite, pages={"report.html": page(report)})
+    talk.say(f"\nsaved   {folder} (open {folder / 'report.html'}; shoal show {folder})")
+    talk.done({"folder": str(folder), "report": report})
+    problem = failure(report, folder)
+    if problem is not None:
+        raise problem
+    return 0
+
+
+def tell(talk: Talk, report: dict[str, Any]) -> None:
+    """Before => after layer by layer, and in all; from the report alone."""
+    for table in tables(report):
+        talk.show(table)
+        talk.say()
+
+
+def failure(report: dict[str, Any], folder: Path) -> ShoalError | None:
+    """What is to be said where a goal or the floor was not met."""
+    missed = [goal for goal in report["goals"] if not goal["met"]]
+    if missed:
+        told = ", ".join(f"{goal['text']} at {metric(goal['metric'], goal['measured'])}" for goal in missed)
+        return OutOfReach(f"not reached: {told}; the best so far is in {folder}: loosen the goal or give more time")
+    floor = report["floor"]
+    if floor["word"] != "pass":
+        told = f"keep {report['keep']}: {floor['word']}, difference {Evidence.from_json(floor['difference'])}"
+        return FloorNotMet(f"{told}; it is in {folder}: give more time to heal, more test rows or a looser --keep")
+    return None

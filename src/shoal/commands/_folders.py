@@ -1,0 +1,43 @@
+"""Folders: where a verb saves, known to be free before any work is done; what training leaves to go on from."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from itertools import count
+from pathlib import Path
+
+from shoal.core.errors import BadSetting
+
+RUNS = Path("runs")
+
+
+def place(out: Path | None, name: str, *, overwrite: bool = False, resume: bool = False) -> Path:
+    """The folder to save in: the one asked for, else the first of runs/NAME, runs/NAME-2 ... that is free.
+
+    With `resume`, the one whose training was begun. Raises BadSetting where it is taken, or could not be made.
+    """
+    if out is None:
+        stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.") or "run"
+        names = (RUNS / (stem if number == 1 else f"{stem}-{number}") for number in count(1))
+        out = next(path for path in names if not path.exists() or (resume and unfinished(path).is_dir()))
+    if out.is_dir() and any(out.iterdir()):
+        if not overwrite and not (resume and unfinished(out).is_dir()):
+            raise BadSetting(f"--out {out}: exists already; choose another folder, or replace it with --overwrite")
+        if not (out / "shoal.json").is_file():
+            raise BadSetting(f"--out {out}: was not written by shoal, so it is not replaced; choose another folder")
+    for path in [out, *out.parents]:
+        if path.exists() and not path.is_dir():
+            raise BadSetting(f"--out {out}: {path} is a file; choose another folder")
+    return out
+
+
+def unfinished(out: Path) -> Path:
+    """Where training keeps what it needs to go on, beside the folder it will become."""
+    return out.with_name(out.name + ".part")
+
+
+def forget(out: Path) -> None:
+    """Training is over: nothing is left to go on from."""
+    if unfinished(out).is_dir():
+        shutil.rmtree(unfinished(out))

@@ -1,0 +1,212 @@
+"""Compression: what a compression found, with all its evidence; ``report`` is the same as JSON."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+import shoal
+from shoal.core.base import Task
+from shoal.core.part import Part
+from shoal.cost import Cost, Latency, cost, per_span_ms
+from shoal.data import Dataset
+from shoal.evidence import Evidence, Floor, Keep, Verdict
+from shoal.goals import Goal
+from shoal.kinds import TASKS
+from shoal.net import Net
+from shoal.recipe import Recipe
+from shoal.training.evaluate import Result
+from shoal.training.train import Run
+from shoal.weighing import Track, Weighed
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """A contestant on the test part and on this machine; ``latency.ratio`` is against the original."""
+
+    result: Result
+    cost: Cost
+    latency: Latency
+
+    def to_json(self) -> dict[str, Any]:
+        """Quality, milliseconds and counts."""
+        time = {name: getattr(self.latency, name) for name in ("median", "p10", "p90", "n")}
+        counts = {name: getattr(self.cost, name) for name in ("params", "macs", "bytes", "depth")}
+        return {"quality": self.result.quality.to_json(), "latency_ms": time, **counts}
+
+
+@dataclass(frozen=True, eq=False)
+class Control:
+    """A control's result on the test part, and how the compressed network compares with it."""
+
+    name: str
+    result: Result
+    verdict: Verdict  # of the compressed network against this control
+
+    def to_json(self) -> dict[str, Any]:
+        """Name, quality, difference and word."""
+        return {
+            "name": self.name,
+            "quality": self.result.quality.to_json(),
+            "difference": self.verdict.difference.to_json(),
+            "word": self.verdict.word,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A proposal that was taken: its edits as text, the harm and gain it was weighed at, the metric of the gain."""
+
+    weighed: Weighed
+    metric: str
+    round: int
+
+
+@dataclass(frozen=True, eq=False)
+class Compression:
+    """The compressed module (folded, in eval mode) and how it came to be.
+
+    module, recipe, example     what is saved: the module, its base and edits, a batch of prepared inputs
+    original                    the module that was given, untouched
+    met                         for each goal whether the final measurement met it
+    floor                       pass, fail or inconclusive, on the test part
+    spans, tracks               the spans of the original, and which of them went into each span of the module
+    """
+
+    module: nn.Module
+    recipe: Recipe
+    example: Any
+    original: nn.Module
+    dataset: Dataset
+    task: Part
+    goals: tuple[Goal, ...]
+    limits: tuple[float, ...]
+    values: tuple[float, ...]
+    keep: Keep
+    floor: Floor
+    before: Measured
+    after: Measured
+    folded: Measured | None
+    edits: tuple[Part, ...]
+    steps: tuple[Step, ...]
+    spans: tuple[str, ...]
+    tracks: tuple[Track, ...]
+    controls: tuple[Control, ...]
+    healing: Run
+    left: Mapping[str, str]
+    environment: Mapping[str, Any]
+
+    @property
+    def met(self) -> tuple[bool, ...]:
+        """For each goal, whether the final measurement met it."""
+        return tuple(value <= limit for value, limit in zip(self.values, self.limits, strict=True))
+
+    @property
+    def goals_met(self) -> bool:
+        """Whether every goal was met."""
+        return all(self.met)
+
+    @property
+    def ratio(self) -> Evidence:
+        """Latency of the compressed module as a multiple of the original's, measured side by side."""
+        assert self.after.latency.ratio is not None
+        return self.after.latency.ratio
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What must be known of the data to use the module: JSON."""
+        return {
+            "name": self.dataset.name,
+            "fingerprint": self.dataset.fingerprint,
+            "signature": self.dataset.signature.to_json(),
+            "encoder": self.dataset.encoder.to_json(),
+            "classes": list(self.dataset.classes) if self.dataset.classes else None,
+            "target_scale": [list(part) for part in self.dataset.target_scale] if self.dataset.target_scale else None,
+        }
+
+    @cached_property
+    def report(self) -> dict[str, Any]:
+        """Everything but the weights, as JSON."""
+        judge: Task = TASKS.make(self.task)
+        sizes = {name: len(getattr(self.dataset, name)) for name in ("train", "valid", "test")}
+        goals = zip(self.goals, self.limits, self.values, self.met, strict=True)
+        rows = [dict(row) for row in self.healing.history]
+        return {
+            "kind": "compression",
+            "model": type(self.original).__name__,
+            "spec_before": str(self.original.spec) if isinstance(self.original, Net) else None,
+            "spec_after": str(self.module.spec) if isinstance(self.module, Net) else None,
+            "data": {
+                "name": self.dataset.name,
+                "fingerprint": self.dataset.fingerprint,
+                "task": str(self.task),
+                "notes": list(self.dataset.notes),
+                "sizes": sizes,
+            },
+            "metric": {"name": type(judge).metric, "unit": type(judge).unit},
+            "goals": [
+                {"text": str(goal), "metric": goal.metric, "bound": limit, "measured": value, "met": met}
+                for goal, limit, value, met in goals
+            ],
+            "keep": str(self.keep),
+            "floor": {"word": self.floor.word, "difference": self.floor.difference.to_json()},
+            "before": self.before.to_json(),
+            "folded": self.folded.to_json() if self.folded else None,
+            "after": self.after.to_json(),
+            "ratio": self.ratio.to_json(),
+            "layers": layer_rows(self.original, self.module, self.spans, self.tracks, self.example),
+            "edits": [_step_row(step) for step in self.steps],
+            "controls": [control.to_json() for control in self.controls],
+            "healing": [{key: row.get(key) for key in ("epoch", "loss", "quality", "seconds")} for row in rows],
+            "refused": [{"place": place, "why": why} for place, why in self.left.items()],
+            "environment": {
+                **self.environment,
+                "threads": self.after.latency.threads,
+                "torch": torch.__version__,
+                "shoal": shoal.__version__,
+                "processor": platform.processor() or platform.machine(),
+            },
+        }
+
+
+def _step_row(step: Step) -> dict[str, Any]:
+    proposal = step.weighed.proposal
+    verb = f"{step.weighed.compressor} {', '.join(proposal.paths)}"
+    gain = {"gain_ms" if step.metric == "latency" else f"gain_{step.metric}": step.weighed.gain}
+    return {"text": verb, "harm": step.weighed.harm, **gain, "round": step.round}
+
+
+def layer_rows(
+    original: nn.Module, final: nn.Module, spans: Sequence[str], tracks: Sequence[Track], example: Any
+) -> list[dict[str, Any]]:
+    """A row for each span of the original: its cost, what became of it, and the cost of what stands there now."""
+    home = {origin: track for track in tracks for origin in track.origins}
+    before, after = _span_costs(original, spans, example), _span_costs(final, [t.path for t in tracks], example)
+    rows: list[dict[str, Any]] = []
+    for path in spans:
+        track = home.get(path)
+        first = track is not None and track.origins[0] == path
+        fate = "dropped" if track is None else "kept" if len(track.origins) == 1 else f"merged into {track.path}"
+        row = {"path": path, "type": type(original.get_submodule(path)).__name__, **before[path], "fate": fate}
+        now = {"path": track.path, **after[track.path]} if track is not None and first else None
+        rows.append({**row, "after": now})
+    return rows
+
+
+def _span_costs(module: nn.Module, paths: Sequence[str], example: Any) -> dict[str, dict[str, Any]]:
+    layers = cost(module, example).layers
+    times = per_span_ms(module, example, list(paths), seconds=1.0) if paths else {}
+    return {
+        path: {
+            "params": sum(p.numel() for p in module.get_submodule(path).parameters()),
+            "macs": sum(layer.macs for layer in layers if layer.path == path or layer.path.startswith(path + ".")),
+            "ms": times[path],
+        }
+        for path in paths
+    }

@@ -1,0 +1,41 @@
+"""Skip: take spans out, one by one.
+
+    x + f(x)  ->  x
+
+Works on any module: whatever passes its input on, or is added to a stream, can go.
+
+Papers   deep-residual-learning-for-image-recognition
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import nn
+
+from shoal.core.base import Compressor, Proposal
+from shoal.core.errors import Refused
+from shoal.core.spans import Anatomy
+from shoal.edits.drop import Drop
+from shoal.net import Net
+
+
+class Skip(Compressor):
+    """No settings."""
+
+    def propose(self, module: nn.Module, anatomy: Anatomy) -> Iterator[Proposal]:
+        for span in anatomy.spans:
+            edit = Drop(path=span.path, branch=span.branch)
+            if _possible(module, edit):
+                yield Proposal((edit,), (span.path,))
+
+
+def _possible(module: nn.Module, edit: Drop) -> bool:
+    """Whether a Net can say it in its spec; anything can be done to a stranger's span."""
+    if not isinstance(module, Net):
+        return True
+    try:
+        edit.rewrite(module.spec, module.state_dict())
+    except Refused:
+        return False
+    return True

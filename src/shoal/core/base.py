@@ -1,0 +1,279 @@
+"""The abstract bases: what each kind of method promises. None of them is ever built; no method is ever subclassed.
+
+The tensor inside a net is ``(batch, *places, dim)``, channels last: no places for tables, one for sequences, two for
+images. Arguments given by position come from the house; keyword-only ones are the method's settings.
+
+Every class may carry ``tiny`` (settings small enough for the battery) and ``known`` (check -> reason why it must fail).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from shoal.core.errors import BadSetting, Refused, suggest
+from shoal.core.part import Value
+from shoal.core.spans import Anatomy
+
+if TYPE_CHECKING:
+    from shoal.core.spec import Spec
+
+Branch: TypeAlias = Callable[[Tensor], Tensor]
+Sizes: TypeAlias = Mapping[str, Callable[[int, Mapping[str, Value]], Value]]
+
+
+class Method:
+    """What every kind has in common: small settings for the battery, and failures that are known and must happen."""
+
+    tiny: ClassVar[Mapping[str, Value]] = {}
+    known: ClassVar[Mapping[str, str]] = {}
+    sizes: ClassVar[Sizes] = {}  # setting whose default is None -> its value at a dim, given the settings before it
+
+    @classmethod
+    def size(cls, name: str, given: int | None, dim: int, **before: Value) -> int:
+        """A width setting at its value: given, else its share of ``dim``."""
+        value = cls.sizes[name](dim, before) if given is None else given
+        if not isinstance(value, int) or value < 1:
+            raise BadSetting(f"{cls.__name__}: {name}={value!r} at width {dim}; give at least 1")
+        return value
+
+
+class Linear(Method, nn.Module, ABC):
+    """A matrix of some structure: ``cls(inputs, outputs, bias, kernel, groups, *, ...)``.
+
+    ``kernel`` is () for a plain matrix; (3, 3) makes it that of a convolution, with ``inputs / groups * 9`` columns in
+    the order (inputs, *kernel), as in torch.
+    """
+
+    def __init__(self, inputs: int, outputs: int, bias: bool, kernel: tuple[int, ...], groups: int) -> None:
+        super().__init__()
+        if inputs % groups or outputs % groups:
+            raise BadSetting(f"linear {inputs}->{outputs}: {groups} groups do not divide both; choose a divisor")
+        self.inputs, self.outputs, self.kernel, self.groups = inputs, outputs, kernel, groups
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+
+    @property
+    def columns(self) -> int:
+        """Columns of the dense matrix: inputs a group times the places of the kernel."""
+        return self.inputs // self.groups * int(torch.Size(self.kernel).numel())
+
+    @abstractmethod
+    def matrix(self) -> Tensor:
+        """The dense matrix, (outputs, columns)."""
+
+    @abstractmethod
+    def fit(self, matrix: Tensor) -> None:
+        """Set the weights to the nearest this structure has to ``matrix``, (outputs, columns); the bias stays."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., inputs) -> (..., outputs); only where ``kernel`` is ()."""
+
+    @abstractmethod
+    def convolve(self, x: Tensor, stride: int = 1) -> Tensor:
+        """(batch, inputs, *places) -> (batch, outputs, *places / stride); zero padding of half a kernel."""
+
+
+class MakeLinear(Protocol):
+    """Makes the matrices of a block: the linear kind is already chosen."""
+
+    def __call__(
+        self, inputs: int, outputs: int, *, bias: bool = True, kernel: tuple[int, ...] = (), groups: int = 1
+    ) -> Linear: ...
+
+
+class Norm(Method, nn.Module, ABC):
+    """Normalises along dim: ``cls(dim, *, ...)``; same shape out."""
+
+    channelwise: ClassVar[bool] = False  # in eval, an affine map of each channel alone: it folds and concatenates
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, *places, dim) -> same."""
+
+    @abstractmethod
+    def planes(self, x: Tensor) -> Tensor:
+        """The same on (batch, dim, *places), the view that convolutions work on."""
+
+    @abstractmethod
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """(scale, shift), each (dim,): of the whole norm in eval where ``channelwise``, else of its last step."""
+
+    @abstractmethod
+    def neutral(self) -> None:
+        """Set that affine to the identity: scale one, shift zero."""
+
+
+class MakeNorm(Protocol):
+    """Makes the norms of a block: the norm kind is already chosen."""
+
+    def __call__(self, dim: int) -> Norm: ...
+
+
+class Block(Method, nn.Module, ABC):
+    """What a layer computes: ``cls(dim, linear, *, ...)``, or with ``norm`` and ``out`` after ``linear`` by name.
+
+    It never adds its own input: all parameters zero => output zero. A block that takes ``norm`` places its norms
+    itself; before any other the layer puts one. A block that takes ``out`` ends at that width; behind any other the
+    layer puts a linear where the widths differ. Context (mask, positions, edges, time) comes as keyword arguments
+    of ``forward``.
+    """
+
+    layouts: ClassVar[tuple[int, ...]] = (0, 1, 2)  # numbers of places it works on
+    norm: ClassVar[str] = "layer"  # the norm kind where the spec names none
+    widths: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # setting -> "linear:in", "norm:dim" ... it sizes
+    inlets: ClassVar[tuple[str, ...]] = ()  # the linears that read the block's (normed) input
+    outlets: ClassVar[tuple[str, ...]] = ()  # the linears whose sum is the output
+    folds: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # norm -> "linear:out" it follows, or "linear:in" that read it
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, *places, dim) -> (batch, *places, out)."""
+
+
+class Wiring(Method, nn.Module, ABC):
+    """How layers are connected: ``cls(dim, depth, *, ...)``; it calls the layers it is given and owns none."""
+
+    def __init__(self, dim: int, depth: int) -> None:
+        super().__init__()
+        self.dim, self.depth = dim, depth
+
+    def ends(self) -> list[tuple[int, int]]:
+        """What each layer takes and gives; (dim, dim) unless said."""
+        return [(self.dim, self.dim)] * self.depth
+
+    def out(self) -> int:
+        """The width that leaves the stage; dim unless said."""
+        return self.dim
+
+    @abstractmethod
+    def reads(self) -> list[set[int]]:
+        """The wiring as data: the nodes each layer reads, then those the output reads. Node 0 is the input, node i + 1
+        is what the i-th visited layer gave."""
+
+    def groups(self) -> list[int] | None:
+        """Sizes of the runs of layers that add to one stream side by side; None where the wiring is no such sum."""
+        return None
+
+    def without(self, index: int) -> dict[str, Value]:
+        """This wiring's settings once the layer ``index`` has gone; Refused where that cannot be said."""
+        raise Refused(f"wiring {type(self).__name__}: layer {index} cannot go without changing what the others read")
+
+    @abstractmethod
+    def forward(self, x: Tensor, layers: Sequence[Branch]) -> Tensor:
+        """(batch, *places, dim) -> (batch, *places, out)."""
+
+
+class Stem(Method, nn.Module, ABC):
+    """From data to the first stage: ``cls(dim, linear, *, ...)``."""
+
+    @classmethod
+    @abstractmethod
+    def reads(cls, places: tuple[int, ...], channels: int, vocabulary: int | None) -> dict[str, Value] | None:
+        """The settings that such data asks for; None where this stem cannot read it."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Prepared data -> (batch, *places, dim)."""
+
+
+class Join(Method, nn.Module, ABC):
+    """From one stage to the next: ``cls(inputs, outputs, linear, *, ...)``."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, *places, inputs) -> (batch, *places', outputs)."""
+
+
+class Head(Method, nn.Module, ABC):
+    """From the last stage to the answer: ``cls(dim, linear, *, outputs, ...)``."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, *places, dim) -> (batch, outputs) or (batch, *places, outputs)."""
+
+
+class Task(Method, ABC):
+    """What is asked of a net: its outputs, its loss, its quality. ``cls(*, ...)``."""
+
+    metric: ClassVar[str]  # what quality is called in a table
+    unit: ClassVar[str]  # "%" or ""
+    head: ClassVar[str] = "pool"  # the head where the spec names none
+
+    @property
+    @abstractmethod
+    def outputs(self) -> int:
+        """How many numbers the head gives (at a place)."""
+
+    @abstractmethod
+    def loss(self, output: Tensor, target: Tensor, smoothing: float = 0.0) -> Tensor:
+        """A scalar to go down; ``smoothing``: share of the target spread over all classes, where there are classes."""
+
+    @abstractmethod
+    def scores(self, output: Tensor, target: Tensor) -> Tensor:
+        """(batch,) one number an example, higher is better; what paired tests compare."""
+
+    @abstractmethod
+    def quality(self, scores: Tensor, target: Tensor) -> float:
+        """One number from all scores (and targets), higher is better: accuracy, R2."""
+
+    @abstractmethod
+    def distil(self, output: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        """A scalar to go down: how far the output is from a teacher's."""
+
+
+class Edit(Method, ABC):
+    """One structural change: a frozen dataclass of keyword-only JSON fields; ``path`` says where.
+
+    ``rewrite`` changes a Spec and the weights that go with it, ``apply`` changes a module in place (the driver gives it
+    a copy). Both raise Refused, with the reason, before anything is changed.
+    """
+
+    exact: ClassVar[bool] = False  # whether the outputs stay equal (to rounding, in eval)
+
+    @abstractmethod
+    def rewrite(self, spec: Spec, weights: Mapping[str, Tensor]) -> tuple[Spec, dict[str, Tensor]]:
+        """The new spec and all its weights."""
+
+    @abstractmethod
+    def apply(self, module: nn.Module) -> nn.Module:
+        """The edited module; ``module`` itself may be changed and returned."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Edits that belong together: they take ``paths`` away and, where ``into`` is a path, put one span there."""
+
+    edits: tuple[Edit, ...]
+    paths: tuple[str, ...]
+    into: str | None = None
+
+
+class Compressor(Method, ABC):
+    """Proposes what to edit next; it does not judge: harm and gain are measured. ``cls(*, ...)``."""
+
+    @abstractmethod
+    def propose(self, module: nn.Module, anatomy: Anatomy) -> Iterator[Proposal]:
+        """Proposals that can be done on the module as it is, in the order of their places."""
+
+
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "relu": nn.functional.relu,
+    "gelu": nn.functional.gelu,
+    "silu": nn.functional.silu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "identity": lambda x: x,
+}
+
+
+def activation(name: str) -> Callable[[Tensor], Tensor]:
+    """The activation function of that name; BadSetting with the known ones otherwise."""
+    if name not in ACTIVATIONS:
+        raise BadSetting(f"activation {name!r} is unknown; {suggest(name, ACTIVATIONS)}")
+    return ACTIVATIONS[name]

@@ -1,0 +1,80 @@
+"""Example: what a module is run on, and how to run it without leaving a mark on it.
+
+tensor                 module(tensor)
+tuple                  module(*tuple)
+dict of str            module(**dict)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from shoal.core.errors import BadModel
+
+
+def arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The positional and keyword arguments in an example, with its tensors copied: a module may write to its input.
+
+    Raises BadModel when the example is not a tensor, a tuple or a dict with names as keys.
+    """
+    copied = tree_map_only(Tensor, lambda tensor: tensor.detach().clone(), example)
+    if isinstance(copied, Tensor):
+        return (copied,), {}
+    if isinstance(copied, tuple):
+        return copied, {}
+    if isinstance(copied, dict) and all(isinstance(key, str) for key in copied):
+        return (), copied
+    raise BadModel(
+        f"example of type {type(example).__name__}: a module cannot be run on it; "
+        "give a tensor, a tuple of arguments or a dict of keyword arguments"
+    )
+
+
+def tensors(tree: Any) -> list[Tensor]:
+    """The tensors in nested tuples, lists and dicts, in order."""
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def failed(module: nn.Module, error: Exception, doing: str = "does not run on its example", fix: str = "") -> BadModel:
+    """The one line for a module that raised: its class, the first line of what it said, and the fix."""
+    said = (str(error).strip() or type(error).__name__).splitlines()[0]
+    fix = fix or "give an example of the shapes and types that its forward takes"
+    return BadModel(f"{type(module).__name__} {doing}: {said}; {fix}")
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode inside; afterwards the training flag of every submodule is what it was, one by one.
+
+    Raises BadModel for a module with lazy weights: running it would make them, and so change it.
+    """
+    if any(nn.parameter.is_lazy(tensor) for tensor in [*module.parameters(), *module.buffers()]):
+        raise BadModel(f"{type(module).__name__}: it has lazy weights; run it once on an example before")
+    flags = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, flag in flags:
+            part.training = flag
+
+
+@contextmanager
+def unmarked(module: nn.Module) -> Iterator[None]:
+    """:func:`evaluating`; buffers that the forward writes to and the random state are put back too."""
+    before = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
+    with evaluating(module), torch.random.fork_rng(devices=[]):
+        versions = [buffer._version for buffer, _ in before]
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for (buffer, old), version in zip(before, versions, strict=True):
+                    if buffer._version != version:
+                        buffer.copy_(old)

@@ -1,0 +1,176 @@
+"""Dataflow: one forward pass of any nn.Module recorded as a graph of tensors, without knowing a class.
+
+Module hooks say which tensors went into each module and came out; a torch function mode says what happened to them in
+between. In-place operations make a new node of the same tensor; what is made from weights alone counts as weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode, resolve_name
+from torch.utils._pytree import tree_leaves
+
+from shoal.core.errors import BadModel
+
+Example = Tensor | tuple[Any, ...] | dict[str, Any]
+
+
+@dataclass
+class Node:
+    """A tensor at one moment: an in-place operation makes a new node of the same tensor."""
+
+    shape: tuple[int, ...]
+    floating: bool
+    makers: tuple[int, ...]  # the nodes it was made from
+    op: str
+    weighted: bool  # made with weights, other than by a node of its makers
+    readers: list[int] = field(default_factory=list)
+
+
+@dataclass
+class Call:
+    """One call of a module: its main input and output as nodes, or why it has none."""
+
+    path: str
+    begin: int  # nodes made before it began
+    given: int | None
+    made: int | None
+    why: str = ""
+    end: int = 0
+
+
+class Recorder(TorchFunctionMode):
+    """Records every torch function of one forward pass as a graph of nodes."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.nodes: list[Node] = []
+        self.at: dict[int, int] = {}  # id of a live tensor -> its newest node
+        self.keep: list[Tensor] = []  # tensors stay alive, so that an id is never given twice
+        self.weights = {id(p) for p in (*module.parameters(), *module.buffers())}
+        self.calls: list[Call] = []
+
+    def node(self, tensor: Tensor) -> int:
+        """The node of a tensor; one that was never made here is an input."""
+        if id(tensor) not in self.at:
+            self.add(tensor, (), "input", False)
+        return self.at[id(tensor)]
+
+    def add(self, tensor: Tensor, makers: tuple[int, ...], op: str, weighted: bool) -> None:
+        index = len(self.nodes)
+        self.nodes.append(Node(tuple(tensor.shape), tensor.is_floating_point(), makers, op, weighted))
+        for maker in makers:
+            self.nodes[maker].readers.append(index)
+        self.at[id(tensor)] = index
+        self.keep.append(tensor)
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        name = (resolve_name(func) or getattr(func, "__name__", "")).rpartition(".")[2]
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+        if not made or name == "__get__":
+            return out
+        weighted = any(id(tensor) in self.weights for tensor in given)
+        if given and weighted and all(id(tensor) in self.weights for tensor in given):
+            self.weights |= {id(tensor) for tensor in made}  # a view or product of weights alone is a weight
+            self.keep += made
+            return out
+        makers = tuple(self.node(tensor) for tensor in given if id(tensor) not in self.weights)
+        for tensor in made:
+            self.add(tensor, makers, name, weighted)
+        return out
+
+    def free(self, start: int) -> set[int]:
+        """Every node that can be reached from one by operations that use no weights and keep its shape."""
+        shape, reached, front = self.nodes[start].shape, {start}, [start]
+        while front:
+            for reader in self.nodes[front.pop()].readers:
+                node = self.nodes[reader]
+                if reader not in reached and not node.weighted and node.shape == shape:
+                    reached.add(reader)
+                    front.append(reader)
+        return reached
+
+    def sources(self, end: int) -> set[int]:
+        """Every node that one was made from."""
+        found: set[int] = set()
+        front = [end]
+        while front:
+            for maker in self.nodes[front.pop()].makers:
+                if maker not in found:
+                    found.add(maker)
+                    front.append(maker)
+        return found
+
+
+def call(module: nn.Module, example: Example) -> Any:
+    """Run a module on an example: a tensor, a tuple of arguments, or a dict of keyword arguments."""
+    if isinstance(example, dict):
+        return module(**example)
+    return module(*example) if isinstance(example, tuple) else module(example)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """The module in eval mode, each part's own mode back afterwards."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
+def record(module: nn.Module, example: Example) -> Recorder:
+    """Run the module once (eval, no gradients) and record it. Raises BadModel if it does not run on the example."""
+    recorder = Recorder(module)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # the fused encoder layer hides its skips
+    try:
+        with ExitStack() as stack, evaluating(module), torch.no_grad():
+            for path, part in module.named_modules():
+                if path:
+                    _watch(stack, recorder, path, part)
+            with recorder:
+                call(module, example)
+    except Exception as error:  # whatever a stranger's forward raises, the user must read it
+        line = str(error).strip().partition("\n")[0]
+        raise BadModel(
+            f"{type(module).__name__}: forward failed on the example ({type(error).__name__}: {line}); "
+            "give an example of the shape and type that it takes"
+        ) from error
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+    return recorder
+
+
+def _watch(stack: ExitStack, recorder: Recorder, path: str, part: nn.Module) -> None:
+    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        main = args[0] if args and isinstance(args[0], Tensor) else None
+        why = "" if main is not None else "its first argument is not a tensor"
+        given = recorder.node(main) if main is not None else None
+        recorder.calls.append(Call(path, len(recorder.nodes), given, None, why))
+
+    def after(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        open_call = next(c for c in reversed(recorder.calls) if c.path == path and c.end == 0)
+        open_call.end = len(recorder.nodes) + 1
+        if isinstance(out, Tensor):
+            open_call.made = recorder.node(out)
+        else:
+            open_call.why = open_call.why or f"it gives a {type(out).__name__}, not a tensor"
+
+    for handle in (
+        part.register_forward_pre_hook(before, with_kwargs=True),
+        part.register_forward_hook(after, with_kwargs=True),
+    ):
+        stack.callback(handle.remove)

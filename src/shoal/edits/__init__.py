@@ -1,0 +1,1 @@
+"""Edits: one method a file; the file's name is the method's. See CONTRIBUTING.md."""

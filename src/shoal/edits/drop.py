@@ -1,0 +1,46 @@
+"""Drop: take one span out.
+
+    stream span   x -> f(x)        becomes   x -> x
+    branch span   x -> x + f(x)    becomes   x -> x
+
+Exact when the span adds nothing
+Papers   deep-residual-learning-for-image-recognition
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from shoal.core.base import Edit
+from shoal.core.errors import Refused
+from shoal.core.part import Part, Value
+from shoal.core.spec import Spec, wiring_of
+from shoal.edits._surgery import PassThrough, Zero, layer_at, layers_of, net_of, submodule, with_layers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drop(Edit):
+    """Settings: `path` of the span; `branch`, whether somebody else adds it to the stream."""
+
+    tiny: ClassVar[Mapping[str, Value]] = {"path": "stages.0.layers.1", "branch": True}
+    path: str
+    branch: bool = False
+
+    def rewrite(self, spec: Spec, weights: Mapping[str, Tensor]) -> tuple[Spec, dict[str, Tensor]]:
+        index, layer = layer_at(spec, self.path)
+        stage = spec.stages[index]
+        if len(stage.layers) == 1:
+            raise Refused(f"{self.path}: it is the only layer of its stage")
+        settings = wiring_of(stage.wiring, stage.dim, stage.depth).without(layer)
+        layers = list(zip(stage.layers, layers_of(net_of(spec, weights), index), strict=True))
+        del layers[layer]
+        return with_layers(spec, weights, index, layers, Part(stage.wiring.name, settings))
+
+    def apply(self, module: nn.Module) -> nn.Module:
+        submodule(module, self.path)
+        module.set_submodule(self.path, Zero() if self.branch else PassThrough())
+        return module

@@ -1,0 +1,31 @@
+"""Downsample: neighbouring places averaged, then a linear map to the next width.
+
+    y = map( mean over a square of `stride` places along each axis )
+
+Where there are no places it is the linear map alone; places that do not fill a square at the far edge are averaged too.
+
+Shapes   x: (batch, *places, inputs);  y: (batch, *ceil(places / stride), outputs)
+Cost     inputs * outputs multiply-adds a place of y, as many weights
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from shoal.core.base import Join, MakeLinear
+
+
+class Downsample(Join):
+    """Settings: `stride`, places averaged along each axis."""
+
+    def __init__(self, inputs: int, outputs: int, linear: MakeLinear, *, stride: int = 2) -> None:
+        super().__init__()
+        self.map, self.stride = linear(inputs, outputs), stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        places = x.dim() - 2
+        if places:
+            pool = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[places - 1]
+            x = pool(x.movedim(-1, 1), self.stride, ceil_mode=True).movedim(1, -1)
+        return self.map(x)

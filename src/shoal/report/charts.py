@@ -1,0 +1,108 @@
+"""Charts: where marks stand, in percent of their width and height; the template draws them as SVG and boxes.
+
+Percent and not pixels, so that text keeps its size on a phone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil, floor, log10
+from typing import Any
+
+from shoal.report.format import amount, evidence
+
+
+@dataclass(frozen=True)
+class Whisker:
+    """A number with its interval on a common scale; `role` is before, after or control."""
+
+    name: str
+    text: str
+    role: str
+    dot: float
+    low: float
+    high: float
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A mark on an axis."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Whiskers:
+    """Rows on one scale."""
+
+    rows: tuple[Whisker, ...]
+    ticks: tuple[Tick, ...]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve over epochs: points in percent (y from the top), the ticks of both axes, and its last value."""
+
+    title: str
+    points: tuple[tuple[float, float], ...]
+    across: tuple[Tick, ...]
+    up: tuple[Tick, ...]
+    last: str
+
+    @property
+    def path(self) -> str:
+        """The points as SVG writes them."""
+        return " ".join(f"{x:.2f},{y:.2f}" for x, y in self.points)
+
+
+def whiskers(rows: Sequence[tuple[str, str, Mapping[str, Any], str]]) -> Whiskers:
+    """Rows of (name, role, Evidence as JSON, note) on a common scale that holds every interval."""
+    unit = rows[0][2].get("unit", "")
+    ends = [row[2][key] for row in rows for key in ("value", "low", "high")]
+    steps = _steps(min(ends), max(ends))
+    low, high = steps[0], steps[-1]
+
+    def at(value: float) -> float:
+        return round(100 * (value - low) / (high - low), 2)
+
+    made = tuple(
+        Whisker(name, evidence(e), role, at(e["value"]), at(e["low"]), at(e["high"]), note)
+        for name, role, e, note in rows
+    )
+    return Whiskers(made, tuple(Tick(at(step), amount(step, unit)) for step in steps))
+
+
+def line(title: str, values: Sequence[tuple[float, float]], unit: str) -> Line | None:
+    """A curve through (epoch, value); None where there are fewer than two points."""
+    if len(values) < 2:
+        return None
+    steps = _steps(min(y for _, y in values), max(y for _, y in values))
+    first, last = values[0][0], values[-1][0]
+    epochs = range(round(first), round(last) + 1, max(1, ceil((last - first) / 5)))
+
+    def x(epoch: float) -> float:
+        return 100 * (epoch - first) / ((last - first) or 1)
+
+    def y(value: float) -> float:
+        return 100 - 100 * (value - steps[0]) / (steps[-1] - steps[0])
+
+    return Line(
+        title,
+        tuple((x(epoch), y(value)) for epoch, value in values),
+        tuple(Tick(x(epoch), f"{epoch:g}") for epoch in epochs),
+        tuple(Tick(y(step), amount(step, unit)) for step in steps),
+        amount(values[-1][1], unit),
+    )
+
+
+def _steps(low: float, high: float) -> list[float]:
+    """Three to six round numbers around low and high."""
+    span = (high - low) or abs(high) or 1.0
+    rough = span / 4
+    power = 10.0 ** floor(log10(rough))
+    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)
+    first, last = floor(low / step + 1e-9), ceil(high / step - 1e-9)
+    return [step * index for index in range(first, max(last, first + 1) + 1)]

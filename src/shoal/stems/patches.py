@@ -1,0 +1,42 @@
+"""Patches: the places cut into squares, each square one place of dim channels, with its position added.
+
+    y_p = map(square p) + position[p]
+
+Shapes   x: (batch, height, width, channels);  y: (batch, height / patch, width / patch, dim)
+Cost     channels * patch^2 * dim multiply-adds a square, as many weights, and dim weights a square for its position
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from shoal.core.base import MakeLinear, Stem
+from shoal.core.errors import BadSetting
+from shoal.core.part import Value
+
+
+class Patches(Stem):
+    """Settings: `channels` of the data; `size`, its (height, width); `patch`, the side of a square; it divides both."""
+
+    tiny = {"channels": 2, "size": (6, 6), "patch": 2}
+
+    def __init__(self, dim: int, linear: MakeLinear, *, channels: int, size: tuple[int, ...], patch: int = 4) -> None:
+        super().__init__()
+        if len(size) != 2 or patch < 1 or any(side % patch for side in size):
+            raise BadSetting(f"stem patches: squares of {patch} do not divide {list(size)}; choose a common divisor")
+        self.patch = patch
+        self.map = linear(channels * patch * patch, dim)
+        self.position = nn.Parameter(torch.empty(*(side // patch for side in size), dim))
+        nn.init.normal_(self.position, std=0.02)
+
+    @classmethod
+    def reads(cls, places: tuple[int, ...], channels: int, vocabulary: int | None) -> dict[str, Value] | None:
+        if len(places) != 2 or vocabulary is not None:
+            return None
+        patch = next(p for p in (4, 2, 7, 5, 3, 1) if all(side % p == 0 for side in places))
+        return {"channels": channels, "size": places, "patch": patch}
+
+    def forward(self, x: Tensor) -> Tensor:
+        squares = x.unflatten(2, (-1, self.patch)).unflatten(1, (-1, self.patch)).transpose(2, 3)
+        return self.map(squares.flatten(3)) + self.position

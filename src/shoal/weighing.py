@@ -1,0 +1,166 @@
+"""Weighing: what a proposal would cost in quality and bring in speed, measured on the module as it stands.
+
+harm    growth of the loss on calibration rows when the edits are done and nothing is healed
+gain    what the edits save of the metric that is furthest from its goal: milliseconds of the spans themselves for
+        latency (a whole model's time is too noisy for one layer), counted exactly for everything else
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from shoal.anatomy import anatomy
+from shoal.core.base import Compressor, Proposal, Task
+from shoal.cost import cost, latency, per_span_ms
+from shoal.goals import Goal
+from shoal.net import Net
+from shoal.recipe import replayed
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """A proposal with its measured harm (loss) and gain (in the metric's unit)."""
+
+    proposal: Proposal
+    compressor: str
+    harm: float
+    gain: float
+
+    @property
+    def price(self) -> float:
+        """Harm for each unit of gain; what helps costs nothing."""
+        return max(self.harm, 0.0) / self.gain
+
+
+class Scale:
+    """Measures modules against the goals; ``latency`` is in milliseconds at the example's batch."""
+
+    def __init__(self, goals: Sequence[Goal], original: nn.Module, example: Any, runtime: str) -> None:
+        self.goals, self.original, self.example, self.runtime = goals, original, example, runtime
+        self.before = self._counts(original)
+        if any(goal.metric == "latency" for goal in goals):
+            self.before["latency"] = latency(original, example, runtime=runtime, seconds=1.0).median
+
+    def measure(self, module: nn.Module) -> dict[str, float]:
+        """Every metric of a module; latency as the ratio to the original in the same run, times the original's."""
+        found = self._counts(module)
+        if "latency" in self.before:
+            ratio = latency(module, self.example, self.original, runtime=self.runtime, seconds=0.7).ratio
+            assert ratio is not None
+            found["latency"] = ratio.value * self.before["latency"]
+        return found
+
+    def excess(self, now: Mapping[str, float]) -> dict[str, float]:
+        """What is still above each goal's limit, in the metric's unit; only where something is."""
+        over = {goal.metric: now[goal.metric] - goal.limit(self.before[goal.metric]) for goal in self.goals}
+        return {metric: amount for metric, amount in over.items() if amount > 0}
+
+    def _counts(self, module: nn.Module) -> dict[str, float]:
+        found = cost(module, self.example)
+        return {"params": found.params, "macs": found.macs, "bytes": found.bytes, "depth": found.depth}
+
+
+class Weigher:
+    """Weighs proposals on calibration rows (x, y) of a task."""
+
+    def __init__(self, rows: tuple[Tensor, Tensor], task: Task, scale: Scale) -> None:
+        self.x, self.y = rows
+        self.task, self.scale = task, scale
+        self._saved: dict[tuple[Any, ...], float] = {}  # like proposals save alike; their time is measured once
+
+    def loss(self, module: nn.Module) -> float:
+        """The task's loss on the calibration rows, in eval mode."""
+        module.eval()
+        with torch.inference_mode():
+            outputs = [module(part) for part in self.x.split(256)]
+        return float(self.task.loss(torch.cat(outputs).float(), self.y))
+
+    def proposals(self, module: nn.Module, compressors: Mapping[str, Compressor]) -> list[tuple[str, Proposal]]:
+        """What every compressor proposes for the module as it is."""
+        found = anatomy(module, self.scale.example)
+        return [(name, one) for name, compressor in compressors.items() for one in compressor.propose(module, found)]
+
+    def weigh(
+        self, module: nn.Module, proposals: Iterable[tuple[str, Proposal]], metric: str, now: Mapping[str, float]
+    ) -> list[Weighed]:
+        """Harm and gain of each, the cheapest first; what would gain nothing is left out."""
+        base = self.loss(module)
+        spans = sorted({path for _, one in proposals for path in one.paths}) if metric == "latency" else []
+        times = per_span_ms(module, self.scale.example, spans, seconds=1.0) if spans else {}
+        weighed: list[Weighed] = []
+        for name, one in proposals:
+            shrunk = replayed(module, one.edits)
+            gain = self._gain(module, shrunk, name, one, metric, times, now)
+            if gain > 0:
+                weighed.append(Weighed(one, name, self.loss(shrunk) - base, gain))
+        return sorted(weighed, key=lambda w: (w.price, -w.gain, w.proposal.paths))
+
+    def _gain(
+        self,
+        module: nn.Module,
+        shrunk: nn.Module,
+        name: str,
+        one: Proposal,
+        metric: str,
+        times: Mapping[str, float],
+        now: Mapping[str, float],
+    ) -> float:
+        if metric != "latency":
+            return now[metric] - self.scale._counts(shrunk)[metric]
+        went = sum(times[path] for path in one.paths)
+        if one.into is None:
+            return went
+        sizes = tuple(tuple(tuple(p.shape) for p in module.get_submodule(path).parameters()) for path in one.paths)
+        key = (name, one.into.rpartition(".")[0], sizes)
+        if key not in self._saved:
+            came = per_span_ms(shrunk, self.scale.example, [one.into], seconds=0.2)[one.into]
+            self._saved[key] = came / went
+        return went * (1 - self._saved[key])
+
+
+def compatible(chosen: Sequence[Weighed], new: Weighed) -> bool:
+    """Whether a proposal touches nothing that the chosen ones touch."""
+    taken = {path for one in chosen for path in one.proposal.paths}
+    return not any(
+        path == other or path.startswith(other + ".") or other.startswith(path + ".")
+        for path in new.proposal.paths
+        for other in taken
+    )
+
+
+def order_of(path: str) -> tuple[tuple[int, str], ...]:
+    """Sorts paths as a person counts: layers.2 before layers.10."""
+    return tuple((int(word), "") if word.isdigit() else (-1, word) for word in path.split("."))
+
+
+@dataclass(frozen=True)
+class Track:
+    """A span of the module as it is now, and the spans of the original that went into it."""
+
+    path: str
+    origins: tuple[str, ...]
+
+
+def tracked(tracks: Sequence[Track], proposal: Proposal, module: nn.Module) -> list[Track]:
+    """The tracks after a proposal was done; ``module`` is the module after it (a Net numbers its layers anew)."""
+    gone = [track for track in tracks if track.path in proposal.paths]
+    kept: list[Track] = []
+    for track in tracks:
+        if track.path == proposal.into:
+            kept.append(Track(track.path, tuple(origin for one in gone for origin in one.origins)))
+        elif track not in gone:
+            kept.append(track)
+    if not isinstance(module, Net):
+        return kept
+    renumbered: list[Track] = []
+    seen: dict[str, int] = {}
+    for track in kept:
+        stage = track.path.rpartition(".")[0]
+        renumbered.append(Track(f"{stage}.{seen.get(stage, 0)}", track.origins))
+        seen[stage] = seen.get(stage, 0) + 1
+    return renumbered
