@@ -1,4 +1,4 @@
-"""A pretrained ResNet-56 for CIFAR-10, made shallower: a plain module of one's own, known to shoal by nothing but running.
+"""A pretrained ResNet-56 for CIFAR-10, made shallower: a plain module, known to shoal by nothing but running.
 
     python examples/cifar10_resnet56.py                      prints the table that the README shows, about 40 minutes
     shoal compress examples/cifar10_resnet56.py:model --data examples/cifar10_resnet56.py:data --to "latency<=60%" ...

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from shoal.core.errors import BadModel
-from shoal.cost import cost
+from shoal.costing import cost
 
 
 class Do(nn.Module):

@@ -19,7 +19,7 @@ SHOAL = Path(__file__).resolve().parent.parent / "src" / "shoal"
 FLOORS = {
     1: ["core", "kinds"],  # kinds.py is a mere list of folder names, and core/spec.py needs it
     2: ["stems", "blocks", "linears", "norms", "wirings", "joins", "heads", "tasks", "data"],
-    3: ["net", "nets", "cost", "dataflow", "anatomy", "evidence"],
+    3: ["net", "nets", "costing", "dataflow", "anatomy", "evidence"],
     4: ["building", "training", "edits", "recipe", "measures", "testing"],
     5: ["artifact", "compressors", "strategies", "goals"],
     6: ["compression", "compressed", "weighing", "analysis", "searching"],
@@ -33,12 +33,13 @@ BESIDE = {
     ("core", "kinds"): "a Spec is made of the kinds' parts",
     ("kinds", "core"): "a kind is a Kind",
     ("anatomy", "dataflow"): "spans are found by following tensors through one run",
-    ("cost", "evidence"): "a latency is a number with its interval",
+    ("costing", "evidence"): "a latency is a number with its interval",
     ("training", "building"): "a spec is trained by building its net first",
     ("compression", "weighing"): "the driver weighs what is proposed",
     ("compression", "compressed"): "the driver gives a Compression",
     ("compressed", "weighing"): "a Compression keeps what was weighed",
     ("testing", "building"): "the battery stands beside floor 4 and builds nets",
+    ("testing", "recipe"): "the battery stands beside floor 4 and replays edits",
     ("testing", "training"): "the battery stands beside floor 4 and trains what it checks",
 }
 
@@ -84,7 +85,8 @@ class House:
         self.name = self.root.name
         self.trees = {self._module(path): ast.parse(path.read_bytes()) for path in sorted(self.root.rglob("*.py"))}
         self.packages = {self._module(path) for path in self.root.rglob("__init__.py")}
-        self.imports = [found for module, tree in self.trees.items() for found in self._imports(module, tree)]
+        every = (found for module, tree in self.trees.items() for found in self._imports(module, tree))
+        self.imports = list(dict.fromkeys(every))  # several names from one module are one import
         self.floor = {unit: floor for floor, units in self.floors.items() for unit in units}
 
     def _module(self, path: Path) -> str:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from shoal.core.errors import BadModel, BadSetting
-from shoal.cost import latency, per_span_ms
+from shoal.costing import latency, per_span_ms
 
 
 def net(depth, width=64):

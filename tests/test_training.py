@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from shoal.build import build, complete_spec
+from shoal.building import build, complete_spec
 from shoal.core.errors import BadArtifact, BadData, BadModel, BadSetting, BadSpec, Diverged, OutOfReach
 from shoal.core.spec import Spec
 from shoal.data import Dataset, open_data

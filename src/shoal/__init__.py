@@ -22,8 +22,8 @@ if TYPE_CHECKING:  # the same as _HOME, for type checkers and editors; a test ho
     from shoal.core.errors import ShoalError as ShoalError
     from shoal.core.part import Part as Part
     from shoal.core.spec import Spec as Spec
-    from shoal.cost import cost as cost
-    from shoal.cost import latency as latency
+    from shoal.costing import cost as cost
+    from shoal.costing import latency as latency
     from shoal.data import open_data as open_data
     from shoal.evidence import compare as compare
     from shoal.net import Net as Net
@@ -41,11 +41,11 @@ _HOME = {
     "build": "shoal.building",
     "compare": "shoal.evidence",
     "compress": "shoal.compression",
-    "cost": "shoal.cost",
+    "cost": "shoal.costing",
     "evaluate": "shoal.training",
     "export": "shoal.artifact",
     "fit": "shoal.training",
-    "latency": "shoal.cost",
+    "latency": "shoal.costing",
     "load": "shoal.artifact",
     "open_data": "shoal.data",
     "save": "shoal.artifact",

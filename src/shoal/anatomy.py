@@ -11,15 +11,17 @@ it was made from. Every module left alone has a reason.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from shoal.core.spans import Anatomy, Span
-from shoal.dataflow import Call, Example, Recorder, record
+from shoal.dataflow import Call, Recorder, record
 
 ADDITIONS = {"add", "add_", "__add__", "__radd__", "__iadd__", "sum", "sub", "sub_", "__sub__", "__isub__"}
 
 
-def anatomy(module: nn.Module, example: Example) -> Anatomy:
+def anatomy(module: nn.Module, example: Any) -> Anatomy:
     """Run the module once on the example (eval, no gradients); its spans. Raises BadModel if it does not run."""
     return _read(module, record(module, example))
 

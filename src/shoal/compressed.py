@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-import shoal
+from shoal import __version__
 from shoal.core.base import Task
 from shoal.core.part import Part
-from shoal.cost import Cost, Latency, cost, per_span_ms
+from shoal.costing import Cost, Latency, cost, per_span_ms
 from shoal.data import Dataset
 from shoal.evidence import Evidence, Floor, Keep, Verdict
 from shoal.goals import Goal
@@ -61,10 +61,9 @@ class Control:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """A proposal that was taken: its edits as text, the harm and gain it was weighed at, the metric of the gain."""
+    """A proposal that was taken, with the harm and gain it was weighed at, and in which round."""
 
     weighed: Weighed
-    metric: str
     round: int
 
 
@@ -169,7 +168,7 @@ class Compression:
                 **self.environment,
                 "threads": self.after.latency.threads,
                 "torch": torch.__version__,
-                "shoal": shoal.__version__,
+                "shoal": __version__,
                 "processor": platform.processor() or platform.machine(),
             },
         }
@@ -178,7 +177,7 @@ class Compression:
 def _step_row(step: Step) -> dict[str, Any]:
     proposal = step.weighed.proposal
     verb = f"{step.weighed.compressor} {', '.join(proposal.paths)}"
-    gain = {"gain_ms" if step.metric == "latency" else f"gain_{step.metric}": step.weighed.gain}
+    gain = {"gain_ms" if name == "latency" else f"gain_{name}": saved for name, saved in step.weighed.saves.items()}
     return {"text": verb, "harm": step.weighed.harm, **gain, "round": step.round}
 
 

@@ -29,7 +29,7 @@ from shoal.compressed import Compression, Control, Measured, Step
 from shoal.core.base import Compressor, Edit, Task
 from shoal.core.errors import BadModel, BadSetting, OutOfReach, Refused
 from shoal.core.part import Part
-from shoal.cost import cost, latency
+from shoal.costing import cost, latency
 from shoal.data import Dataset, open_data
 from shoal.edits.fold import Fold
 from shoal.evidence import Keep, compare, floor, parse_keep
@@ -165,12 +165,12 @@ class _Plan:
     def edits(self) -> tuple[Edit, ...]:
         return tuple(edit for step in self.steps for edit in step.weighed.proposal.edits)
 
-    def take(self, chosen: Sequence[Weighed], metric: str, number: int) -> None:
+    def take(self, chosen: Sequence[Weighed], number: int) -> None:
         """Do proposals that touch nothing in common, the last place first: a Net numbers its layers anew."""
         for one in sorted(chosen, key=lambda w: order_of(w.proposal.paths[0]), reverse=True):
             self.module = replayed(self.module, one.proposal.edits)
             self.tracks = tracked(self.tracks, one.proposal, self.module)
-            self.steps.append(Step(one, metric, number))
+            self.steps.append(Step(one, number))
 
 
 def _search(original: nn.Module, weigher: Weigher, makers: Mapping[str, Compressor], stop: float, say: Say) -> _Plan:
@@ -180,26 +180,25 @@ def _search(original: nn.Module, weigher: Weigher, makers: Mapping[str, Compress
     plan = _Plan(original, [], [Track(path, (path,)) for path in paths])
     now, number = dict(scale.before), 0
     while (over := scale.excess(now)) and time.perf_counter() < stop:
-        metric = max(over, key=lambda m: over[m] / scale.before[m])
         number += 1
-        weighed = weigher.weigh(plan.module, weigher.proposals(plan.module, makers), metric, now)
-        chosen = _cheapest(weighed, over[metric])
+        weighed = weigher.weigh(plan.module, weigher.proposals(plan.module, makers), now, over)
+        chosen = _cheapest(weighed, len(over))
         if not chosen:
             break
-        plan.take(chosen, metric, number)
+        plan.take(chosen, number)
         now = scale.measure(plan.module)
+        loss = weigher.loss(plan.module)
         say(
-            f"round {number}: {len(chosen)} edits of {len(weighed)} weighed; {_metrics(now)}, "
-            f"valid loss {weigher.loss(plan.module):.4f}"
+            f"round {number}: {len(chosen)} of {len(weighed)} weighed were taken; {_metrics(now)}, valid loss {loss:.4f}"
         )
     return plan
 
 
-def _cheapest(weighed: Sequence[Weighed], missing: float) -> list[Weighed]:
-    """The cheapest proposals that touch nothing in common, until they gain SHARE of what is missing."""
+def _cheapest(weighed: Sequence[Weighed], goals: int) -> list[Weighed]:
+    """The cheapest proposals that touch nothing in common, until they gain SHARE of what is missing to the goals."""
     chosen: list[Weighed] = []
     for one in weighed:
-        if sum(w.gain for w in chosen) >= SHARE * missing:
+        if sum(w.gain for w in chosen) >= SHARE * goals:
             break
         if compatible(chosen, one):
             chosen.append(one)

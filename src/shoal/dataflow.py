@@ -6,8 +6,7 @@ between. In-place operations make a new node of the same tensor; what is made fr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,9 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._pytree import tree_leaves
 
-from shoal.core.errors import BadModel
-
-Example = Tensor | tuple[Any, ...] | dict[str, Any]
+from shoal.core.example import arguments, failed, unmarked
 
 
 @dataclass
@@ -112,43 +109,24 @@ class Recorder(TorchFunctionMode):
         return found
 
 
-def call(module: nn.Module, example: Example) -> Any:
-    """Run a module on an example: a tensor, a tuple of arguments, or a dict of keyword arguments."""
-    if isinstance(example, dict):
-        return module(**example)
-    return module(*example) if isinstance(example, tuple) else module(example)
+def record(module: nn.Module, example: Any) -> Recorder:
+    """Run the module once (eval, no gradients) and record it; it is left as it was.
 
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """The module in eval mode, each part's own mode back afterwards."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
-
-
-def record(module: nn.Module, example: Example) -> Recorder:
-    """Run the module once (eval, no gradients) and record it. Raises BadModel if it does not run on the example."""
+    ``example`` is a tensor, a tuple of arguments or a dict of keyword arguments. Raises BadModel if it does not run.
+    """
     recorder = Recorder(module)
+    args, kwargs = arguments(example)
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # the fused encoder layer hides its skips
     try:
-        with ExitStack() as stack, evaluating(module), torch.no_grad():
+        with ExitStack() as stack, unmarked(module), torch.no_grad():
             for path, part in module.named_modules():
                 if path:
                     _watch(stack, recorder, path, part)
             with recorder:
-                call(module, example)
+                module(*args, **kwargs)
     except Exception as error:  # whatever a stranger's forward raises, the user must read it
-        line = str(error).strip().partition("\n")[0]
-        raise BadModel(
-            f"{type(module).__name__}: forward failed on the example ({type(error).__name__}: {line}); "
-            "give an example of the shape and type that it takes"
-        ) from error
+        raise failed(module, error) from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
     return recorder

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from shoal.anatomy import anatomy
 from shoal.core.base import Compressor, Proposal, Task
-from shoal.cost import cost, latency, per_span_ms
+from shoal.costing import cost, latency, per_span_ms
 from shoal.goals import Goal
 from shoal.net import Net
 from shoal.recipe import replayed
@@ -24,12 +24,13 @@ from shoal.recipe import replayed
 
 @dataclass(frozen=True)
 class Weighed:
-    """A proposal with its measured harm (loss) and gain (in the metric's unit)."""
+    """A proposal with its measured harm (growth of the loss), gain (see above) and what it saves, by metric."""
 
     proposal: Proposal
     compressor: str
     harm: float
     gain: float
+    saves: Mapping[str, float]
 
     @property
     def price(self) -> float:
@@ -42,13 +43,13 @@ class Scale:
 
     def __init__(self, goals: Sequence[Goal], original: nn.Module, example: Any, runtime: str) -> None:
         self.goals, self.original, self.example, self.runtime = goals, original, example, runtime
-        self.before = self._counts(original)
+        self.before = self.counts(original)
         if any(goal.metric == "latency" for goal in goals):
             self.before["latency"] = latency(original, example, runtime=runtime, seconds=1.0).median
 
     def measure(self, module: nn.Module) -> dict[str, float]:
         """Every metric of a module; latency as the ratio to the original in the same run, times the original's."""
-        found = self._counts(module)
+        found = self.counts(module)
         if "latency" in self.before:
             ratio = latency(module, self.example, self.original, runtime=self.runtime, seconds=0.7).ratio
             assert ratio is not None
@@ -60,7 +61,8 @@ class Scale:
         over = {goal.metric: now[goal.metric] - goal.limit(self.before[goal.metric]) for goal in self.goals}
         return {metric: amount for metric, amount in over.items() if amount > 0}
 
-    def _counts(self, module: nn.Module) -> dict[str, float]:
+    def counts(self, module: nn.Module) -> dict[str, float]:
+        """The metrics that are counted, not timed."""
         found = cost(module, self.example)
         return {"params": found.params, "macs": found.macs, "bytes": found.bytes, "depth": found.depth}
 
@@ -86,32 +88,39 @@ class Weigher:
         return [(name, one) for name, compressor in compressors.items() for one in compressor.propose(module, found)]
 
     def weigh(
-        self, module: nn.Module, proposals: Iterable[tuple[str, Proposal]], metric: str, now: Mapping[str, float]
-    ) -> list[Weighed]:
-        """Harm and gain of each, the cheapest first; what would gain nothing is left out."""
-        base = self.loss(module)
-        spans = sorted({path for _, one in proposals for path in one.paths}) if metric == "latency" else []
-        times = per_span_ms(module, self.scale.example, spans, seconds=1.0) if spans else {}
-        weighed: list[Weighed] = []
-        for name, one in proposals:
-            shrunk = replayed(module, one.edits)
-            gain = self._gain(module, shrunk, name, one, metric, times, now)
-            if gain > 0:
-                weighed.append(Weighed(one, name, self.loss(shrunk) - base, gain))
-        return sorted(weighed, key=lambda w: (w.price, -w.gain, w.proposal.paths))
-
-    def _gain(
         self,
         module: nn.Module,
-        shrunk: nn.Module,
-        name: str,
-        one: Proposal,
-        metric: str,
-        times: Mapping[str, float],
+        proposals: Iterable[tuple[str, Proposal]],
         now: Mapping[str, float],
+        over: Mapping[str, float],
+    ) -> list[Weighed]:
+        """Harm and gain of each, the cheapest first; what would gain nothing is left out.
+
+        ``now`` is what the module measures, ``over`` what of it is still above the goals.
+        """
+        found = list(proposals)
+        base = self.loss(module)
+        spans = sorted({path for _, one in found for path in one.paths}) if "latency" in over else []
+        times = per_span_ms(module, self.scale.example, spans, seconds=1.0) if spans else {}
+        weighed: list[Weighed] = []
+        for name, one in found:
+            shrunk = replayed(module, one.edits)
+            saves = {metric: now[metric] - value for metric, value in self._counted(shrunk, over).items()}
+            if "latency" in over:
+                saves["latency"] = self._milliseconds(module, shrunk, name, one, times)
+            gain = sum(min(saves[metric] / missing, 1.0) for metric, missing in over.items())
+            if gain > 0:
+                weighed.append(Weighed(one, name, self.loss(shrunk) - base, gain, saves))
+        return sorted(weighed, key=lambda w: (w.price, -w.gain, w.proposal.paths))
+
+    def _counted(self, shrunk: nn.Module, over: Mapping[str, float]) -> dict[str, float]:
+        wanted = [metric for metric in over if metric != "latency"]
+        counts = self.scale.counts(shrunk) if wanted else {}
+        return {metric: counts[metric] for metric in wanted}
+
+    def _milliseconds(
+        self, module: nn.Module, shrunk: nn.Module, name: str, one: Proposal, times: Mapping[str, float]
     ) -> float:
-        if metric != "latency":
-            return now[metric] - self.scale._counts(shrunk)[metric]
         went = sum(times[path] for path in one.paths)
         if one.into is None:
             return went

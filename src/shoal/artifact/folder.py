@@ -26,9 +26,9 @@ from shoal.artifact.programs import load_program, program, write_onnx, write_pt2
 from shoal.artifact.vetting import refuse_pickle
 from shoal.artifact.weights import fill, read_weights, write_weights
 from shoal.core.errors import BadArtifact, BadModel, BadSetting, BadSpec, ShoalError
+from shoal.core.example import tensors
 from shoal.core.migrate import Json, migrate
 from shoal.core.spec import Spec
-from shoal.cost.example import tensors
 from shoal.net import Net, load_net
 from shoal.recipe import Recipe
 
@@ -220,7 +220,8 @@ def _programs(module: nn.Module, recipe: Recipe, example: Any, folder: Path, onn
                 f"{error}; without it nothing could open the folder again: name the base, file.py:function"
             ) from error
         (folder / PT2).unlink(missing_ok=True)
-        return {name: {"missing": str(error)} for name in (PT2, ONNX)}
+        why = str(error).replace(f"{folder}/", "")  # the folder that is made beside is nobody's business
+        return {name: {"missing": why} for name in (PT2, ONNX)}
     if not onnx:
         return {**found, ONNX: {"missing": "it was not asked for"}}
     try:

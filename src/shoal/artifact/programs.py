@@ -24,7 +24,7 @@ from shoal.artifact.files import new_file
 from shoal.artifact.vetting import looks_pickled, refuse_pickle, vet_program
 from shoal.artifact.weights import write_weights
 from shoal.core.errors import BadArtifact, BadModel, BadSetting
-from shoal.cost.example import arguments, failed, tensors, unmarked
+from shoal.core.example import arguments, failed, tensors, unmarked
 
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 

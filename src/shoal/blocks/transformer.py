@@ -17,7 +17,7 @@ from shoal.core.base import Block, MakeLinear, MakeNorm, activation
 
 class Transformer(Block):
     """Settings: `heads` (of about 32 channels where not said); `head_dim` (dim / heads where not said); `hidden`, units
-    of the MLP (4 * dim where not said); `act`; `causal`. Context: `mask`, True where a place may be read; `positions`."""
+    of the MLP (4 * dim where not said); `act`; `causal`. Context: `mask`, True where to read; `positions`."""
 
     layouts = (1, 2)
     widths = {"heads": ("query:out", "key:out", "value:out", "out:in"), "hidden": ("up:out", "down:in")}

@@ -11,7 +11,7 @@ from shoal.commands._talk import Talk
 from shoal.core.base import Task
 from shoal.core.errors import BadSpec, ShoalError
 from shoal.core.spec import Spec, Stage, wiring_of
-from shoal.cost import Cost, cost
+from shoal.costing import Cost, cost
 from shoal.data import Dataset
 from shoal.kinds import TASKS
 from shoal.net import complete, empty

@@ -16,7 +16,7 @@ from shoal.commands._folders import forget
 from shoal.commands._talk import Talk, stdout_kept
 from shoal.core.base import Task
 from shoal.core.spec import Spec
-from shoal.cost import Cost, cost
+from shoal.costing import Cost, cost
 from shoal.data import Dataset, open_data
 from shoal.kinds import TASKS
 from shoal.net import Net

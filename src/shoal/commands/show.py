@@ -21,8 +21,8 @@ from shoal.commands._specs import show_spec
 from shoal.commands._talk import Talk
 from shoal.core.errors import BadSpec
 from shoal.core.spec import Spec
-from shoal.cost import cost
-from shoal.cost.table import short
+from shoal.costing import cost
+from shoal.costing.table import short
 from shoal.data import open_data
 from shoal.report import tables
 

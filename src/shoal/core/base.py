@@ -52,6 +52,8 @@ class Linear(Method, nn.Module, ABC):
 
     def __init__(self, inputs: int, outputs: int, bias: bool, kernel: tuple[int, ...], groups: int) -> None:
         super().__init__()
+        if min(inputs, outputs, groups) < 1:
+            raise BadSetting(f"linear {inputs}->{outputs}, {groups} groups: give widths and groups of at least 1")
         if inputs % groups or outputs % groups:
             raise BadSetting(f"linear {inputs}->{outputs}: {groups} groups do not divide both; choose a divisor")
         self.inputs, self.outputs, self.kernel, self.groups = inputs, outputs, kernel, groups

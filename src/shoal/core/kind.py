@@ -98,9 +98,15 @@ class Kind:
 
     def sparse(self, part: Part, dim: int | None = None) -> Part:
         """The inverse of :meth:`complete`: only the settings that differ from what it would fill in."""
-        required = {k: v for k, v in part.settings.items() if self.settings(part.name)[k].default is Setting.REQUIRED}
-        filled = self.complete(Part(part.name, required), dim).settings
-        return Part(part.name, {k: v for k, v in part.settings.items() if k in required or filled[k] != v})
+        return Part(part.name, {k: v for k, v in part.settings.items() if not self._follows(part, k, dim)})
+
+    def _follows(self, part: Part, key: str, dim: int | None) -> bool:
+        """Whether the setting's value is what :meth:`complete` fills in where all others are given."""
+        others = Part(part.name, {k: v for k, v in part.settings.items() if k != key})
+        try:
+            return self.complete(others, dim).settings[key] == part.settings[key]
+        except BadSetting:  # it is required, or nothing fits the others
+            return False
 
     def make(self, part: Part, *house: Any, dim: int | None = None) -> Any:
         """Build the class: ``house`` are the arguments the house gives by position, the settings come from the part."""

@@ -112,7 +112,7 @@ class Stage:
     def __post_init__(self) -> None:
         if not self.layers:
             raise BadSpec("spec: a stage of depth 0 computes nothing; give it a layer, as in residual(mlp) 1x16")
-        if self.dim < 1:
+        if type(self.dim) is not int or self.dim < 1:
             raise BadSpec(f"spec: a stage of width {self.dim} holds nothing; give it a width of at least 1")
         if self.order is not None and set(self.order) != set(range(len(self.layers))):
             want = f"every layer from 0 to {len(self.layers) - 1} at least once"
@@ -324,8 +324,12 @@ class _SpecReader(Reader):
     def _layer(self) -> tuple[LayerSpec, int | None]:
         block, norm, linear = self.part(), None, DENSE
         linears: dict[str, Part] = {}
+        said: set[str] = set()
         while not any(self.peek(token) for token in (")", ",", "*")):
             word = self.match(re.compile(r"norm|linear(\.[a-z0-9_.]+)?"), "norm=, linear= or linear.name= of a layer")
+            if word in said:
+                raise BadSpec(f"spec {self.text!r}: {word}= is given twice in a layer; keep one")
+            said.add(word)
             self.expect("=")
             part = self.part()
             if word == "norm":

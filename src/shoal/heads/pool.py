@@ -27,5 +27,5 @@ class Pool(Head):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() > 2:
-            x = x.flatten(1, -2).mean(dim=1)
+            x = x.mean(dim=tuple(range(1, x.dim() - 1)))
         return self.map(self.norm(x))

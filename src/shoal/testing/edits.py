@@ -5,9 +5,9 @@ vector[features=5] | grouped[size=[1,2,1]](mlp norm=batch) 4x8 | pool[outputs=3]
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -70,10 +70,8 @@ def failure_changes_nothing(subject: Subject) -> None:
     before = {name: value.clone() for name, value in net.state_dict().items()}
     for after in range(1, 4):
         weights = _Breaking(net.state_dict(), after)
-        try:
+        with suppress(_PlannedError):
             edit.rewrite(net.spec, weights)
-        except _PlannedError:
-            pass
         _same(net, before)
 
 

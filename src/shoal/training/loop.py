@@ -141,7 +141,9 @@ def _steps(
         if engine.average is not None and engine.average.updates:
             engine.average.swap(net)
         net.zero_grad(set_to_none=True)
-        net.to(home).eval()
+        net.eval()
+        if home != device:
+            net.to(home)
 
 
 def _check(saved: Checkpoint, recipe: TrainingRecipe, seed: int, data: Dataset) -> None:

@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from shoal.build import build
+from shoal.building import build
 from shoal.core.base import Task
 from shoal.core.errors import BadArtifact, BadSetting, Diverged, OutOfReach
 from shoal.core.spec import Spec
@@ -32,6 +32,7 @@ from shoal.training.checkpoint import Checkpoint
 from shoal.training.engine import Objective
 from shoal.training.evaluate import Result, evaluate
 from shoal.training.loop import Step, fit, pick_device
+from shoal.training.optimizer import make_optimizer
 from shoal.training.recipe import TrainingRecipe, default_recipe
 from shoal.training.state import copied, fill, tensors_of
 
@@ -119,6 +120,7 @@ def train(
         keeper.restore(saved)
         asked = recipe or TrainingRecipe.from_json(saved.facts["recipe"])
     if within is not None:
+        make_optimizer(learner, asked)  # the first of a process loads much of torch: seconds that must be counted
         gone = 0.0 if saved is None else float(saved.facts["elapsed"])
         asked = _shortened(asked, within, time.perf_counter() - began, gone, keeper.reserve())
     loop = fit(learner, data, asked, seed=seed, device=place, objective=objective, resume=saved)

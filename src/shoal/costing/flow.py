@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from shoal.cost.example import tensors
-from shoal.cost.formulas import Work, name_of
+from shoal.core.example import tensors
+from shoal.costing.formulas import Work, name_of
 
 Key = tuple[str, int]
 

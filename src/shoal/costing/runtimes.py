@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from shoal.core.errors import BadModel, BadSetting
-from shoal.cost.example import arguments, failed, tensors
+from shoal.core.example import arguments, failed, tensors
 
 Run = Callable[[], None]
 

@@ -16,10 +16,10 @@ from torch import nn
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 
-from shoal.cost.example import arguments, failed, tensors, unmarked
-from shoal.cost.flow import Flow
-from shoal.cost.formulas import FORMULAS, name_of, work_of
-from shoal.cost.table import Cost, LayerCost, Shape
+from shoal.core.example import arguments, failed, tensors, unmarked
+from shoal.costing.flow import Flow
+from shoal.costing.formulas import FORMULAS, name_of, work_of
+from shoal.costing.table import Cost, LayerCost, Shape
 
 
 def cost(module: nn.Module, example: Any) -> Cost:

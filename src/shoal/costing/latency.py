@@ -23,8 +23,8 @@ import torch
 from torch import nn
 
 from shoal.core.errors import BadModel, BadSetting, suggest
-from shoal.cost.example import arguments, evaluating, failed
-from shoal.cost.runtimes import Run, runner
+from shoal.core.example import arguments, evaluating, failed
+from shoal.costing.runtimes import Run, runner
 from shoal.evidence import Evidence, ratio_of_medians
 
 _ROUNDS = 40  # bursts of each contestant, when the budget has room for them
