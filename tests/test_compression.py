@@ -73,7 +73,7 @@ def test_a_dead_layer_is_the_first_to_go(digits: Dataset, trained: Net) -> None:
     dead = edited_weights(trained, "stages.0.layers.3.block.second")
     weigher = Weigher(digits.valid.batch(slice(None)), TASKS.make(digits.signature.task), scale(dead, digits))
     weighed = weigher.weigh(
-        dead, weigher.proposals(dead, {"skip": COMPRESSORS.get("skip")()}), "depth", weigher.scale.before
+        dead, weigher.proposals(dead, {"skip": COMPRESSORS.get("skip")()}), weigher.scale.before, {"depth": 4.0}
     )
     assert weighed[0].proposal.paths == ("stages.0.layers.3",)
     assert weighed[0].harm == pytest.approx(0, abs=1e-6)

@@ -188,9 +188,7 @@ def _search(original: nn.Module, weigher: Weigher, makers: Mapping[str, Compress
         plan.take(chosen, number)
         now = scale.measure(plan.module)
         loss = weigher.loss(plan.module)
-        say(
-            f"round {number}: {len(chosen)} of {len(weighed)} weighed were taken; {_metrics(now)}, valid loss {loss:.4f}"
-        )
+        say(f"round {number}: took {len(chosen)} of {len(weighed)} weighed; {_metrics(now)}, valid loss {loss:.4f}")
     return plan
 
 
