@@ -62,6 +62,8 @@ HOUSE: Mapping[str, tuple[Any, ...]] = {  # what the house gives by position, a 
     "join": (DIM, 12, DENSE),
     "head": (DIM, DENSE),
     "task": (),
+    "edit": (),
+    "compressor": (),
 }
 
 

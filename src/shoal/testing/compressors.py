@@ -1,0 +1,64 @@
+"""Checks of compressors, on a small Net and on a plain module that shoal does not know."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from shoal.anatomy import anatomy
+from shoal.core.base import Compressor
+from shoal.core.part import Part
+from shoal.core.spec import Spec
+from shoal.net import Net
+from shoal.recipe import replayed
+from shoal.testing._samples import Subject, require
+
+PROBE = Spec.parse("vector[features=5] | residual(mlp) 4x8 - grouped(mlp norm=batch) 3x6 | pool[outputs=3]")
+
+
+class _Skips(nn.Module):
+    """A residual stack as strangers write it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList(nn.Sequential(nn.Linear(5, 9), nn.ReLU(), nn.Linear(9, 5)) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for step in self.steps:
+            x = x + step(x)
+        return x
+
+
+def proposals_can_be_done(subject: Subject) -> None:
+    """Whatever is proposed can be done on a copy, takes spans that there are, and gives a module that runs."""
+    some = 0
+    for module in (Net(PROBE).eval(), _Skips().eval()):
+        x = torch.randn(2, 5)
+        found = anatomy(module, x)
+        paths = {span.path for span in found.spans}
+        for one in _compressor(subject).propose(module, found):
+            some += 1
+            require(set(one.paths) <= paths, f"{one.paths} are not spans of the module")
+            require(one.into is None or one.into in one.paths, f"into={one.into!r} is none of the paths it takes")
+            shrunk = replayed(module, one.edits)
+            require(bool(shrunk.eval()(x).isfinite().all()), f"after {one.edits} the outputs are not finite")
+            left = {span.path for span in anatomy(shrunk, x).spans}
+            require(len(left) < len(paths), f"{one.edits} took nothing away")
+    require(some > 0, "nothing was proposed on either probe")
+
+
+def proposing_changes_nothing(subject: Subject) -> None:
+    """The module that is proposed for stays as it is, bit for bit."""
+    for module in (Net(PROBE), _Skips()):
+        before = {name: value.clone() for name, value in module.state_dict().items()}
+        list(_compressor(subject).propose(module, anatomy(module, torch.randn(2, 5))))
+        now = module.state_dict()
+        require(now.keys() == before.keys(), "the module has other weights than before")
+        require(all(torch.equal(now[name], value) for name, value in before.items()), "a weight was changed")
+        require(all(part.training for part in module.modules()), "a training flag was changed")
+
+
+def _compressor(subject: Subject) -> Compressor:
+    made = subject.kind.make(Part(subject.name, subject.cls.tiny))
+    assert isinstance(made, Compressor)
+    return made
