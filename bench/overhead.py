@@ -15,12 +15,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from _by_hand import net_and_hand
+from _by_hand import SHAPES, net_and_hand
 from _timing import Call, show, side_by_side, write
 from torch import nn
 
 DEMAND = 1.05
-SHAPES = {"24x16, 8x8x1": (1, 24, 16, 8), "12x32, 32x32x3": (3, 12, 32, 32)}  # channels, depth, dim, side
 LAYOUTS = {"first": torch.contiguous_format, "last": torch.channels_last}
 
 
@@ -44,12 +43,13 @@ def training(model: nn.Module, x: torch.Tensor) -> Call:
     return call
 
 
-def cases() -> Iterator[tuple[dict[str, Any], Call, Call]]:
+def cases(shapes: list[str]) -> Iterator[tuple[dict[str, Any], Call, Call]]:
     """(what is timed, by hand, shoal), outputs and gradients already found equal."""
-    for shape, (channels, depth, dim, side) in SHAPES.items():
+    for shape in shapes:
+        channels, stages, side = SHAPES[shape]
         for batch in (1, 128):
             for layout, memory in LAYOUTS.items():
-                net, hand = net_and_hand(channels, depth, dim)
+                net, hand = net_and_hand(channels, stages)
                 hand.to(memory_format=memory)
                 x = torch.randn(batch, side, side, channels)
                 planes = x.permute(0, 3, 1, 2).contiguous(memory_format=memory)
@@ -69,13 +69,14 @@ def main() -> None:
     """Measure, print, write; say which cases miss the demand."""
     reader = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     reader.add_argument("--threads", type=int, nargs="+", default=[2, 1])
+    reader.add_argument("--nets", nargs="+", default=list(SHAPES)[:2], choices=SHAPES)
     reader.add_argument("--seconds", type=float, default=30.0, help="for one case, where its interval stays wide")
     given = reader.parse_args()
     rows: list[dict[str, Any]] = []
     shown: list[dict[str, Any]] = []
     for threads in given.threads:
         torch.set_num_threads(threads)
-        for case, hand, net in cases():
+        for case, hand, net in cases(given.nets):
             pair = side_by_side(hand, net, threads, seconds=given.seconds)
             row = {**case, "threads": threads, "hand ms": pair.a_ms, "shoal ms": pair.b_ms}
             rows.append({**row, "clock": pair.clock, "ratio": pair.ratio.to_json(), "verdict": pair.verdict(DEMAND)})

@@ -44,10 +44,10 @@ from shoal.training.train import train
 from shoal.weighing import Scale, Track, Weighed, Weigher, compatible, order_of, tracked
 
 log = logging.getLogger("shoal")
-CALIBRATION = 512  # rows of the valid part that proposals are weighed on
+CALIBRATION = 384  # rows of the valid part that proposals are weighed on
 SEARCH_SHARE = 0.35  # of the time within which all must be done
 SPARE = 0.85  # of the time left goes to healing and controls; the rest to measuring
-SHARE = 0.6  # of what is missing is taken in a round: harms do not add up, so the rest is weighed again
+SHARE = 0.35  # of what is missing is taken in a round: harms do not add up, so the rest is weighed again
 TOLERANCE = 1e-3  # how far folding may move an output in float32, relative to the largest
 Say = Callable[[str], None]
 

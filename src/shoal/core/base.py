@@ -3,6 +3,8 @@
 The tensor inside a net is ``(batch, *places, dim)``, channels last: no places for tables, one for sequences, two for
 images. Arguments given by position come from the house; keyword-only ones are the method's settings.
 
+Longer than the house's 250 lines: what each kind promises is read on one sheet.
+
 Every class may carry ``tiny`` (settings small enough for the battery) and ``known`` (check -> reason why it must fail).
 """
 
@@ -54,6 +56,8 @@ class Linear(Method, nn.Module, ABC):
         super().__init__()
         if min(inputs, outputs, groups) < 1:
             raise BadSetting(f"linear {inputs}->{outputs}, {groups} groups: give widths and groups of at least 1")
+        if any(size < 1 or size % 2 == 0 for size in kernel):
+            raise BadSetting(f"linear {inputs}->{outputs}: kernel {list(kernel)} must be odd, to keep the places")
         if inputs % groups or outputs % groups:
             raise BadSetting(f"linear {inputs}->{outputs}: {groups} groups do not divide both; choose a divisor")
         self.inputs, self.outputs, self.kernel, self.groups = inputs, outputs, kernel, groups

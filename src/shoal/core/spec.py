@@ -8,6 +8,8 @@
     residual(mlp) 2x16@0,1,0,1                                                           two layers, four visits
     residual(conv) 2x16 -pad- plain(conv) 2x32                                           a join that is not the default
 
+Longer than the house's 250 lines: the words, their text and their JSON are inverses, and are read together.
+
 What is left out is filled in when the Spec is made, so that a Spec holds all settings with their values. A Spec without
 stem and head is *open*: ``build`` completes it from the data.
 """
@@ -114,6 +116,8 @@ class Stage:
             raise BadSpec("spec: a stage of depth 0 computes nothing; give it a layer, as in residual(mlp) 1x16")
         if type(self.dim) is not int or self.dim < 1:
             raise BadSpec(f"spec: a stage of width {self.dim} holds nothing; give it a width of at least 1")
+        if self.order is not None and any(isinstance(index, bool) for index in self.order):
+            raise BadSpec(f"spec: order {list(self.order)} must hold the numbers of layers")
         if self.order is not None and set(self.order) != set(range(len(self.layers))):
             want = f"every layer from 0 to {len(self.layers) - 1} at least once"
             raise BadSpec(f"spec: order {','.join(map(str, self.order))} must visit {want}")

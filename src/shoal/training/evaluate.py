@@ -7,8 +7,8 @@ Quality is in the task's own measure: accuracy as a fraction (shown as percent),
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from shoal.core.base import Task
 from shoal.core.errors import BadData, BadModel, Diverged
+from shoal.core.example import evaluating
 from shoal.core.part import Part
 from shoal.data import Split
 from shoal.evidence import Evidence, mean, proportion
@@ -64,7 +65,8 @@ def predict(model: Callable[[Tensor], Tensor], split: Split, batch: int = 512) -
         raise BadData("evaluate: the split has no rows; give some")
     device = _device(model)
     outputs, targets = [], []
-    with resting(model), torch.inference_mode():
+    resting = evaluating(model) if isinstance(model, nn.Module) else nullcontext()
+    with resting, torch.inference_mode():
         for x, y in split.batches(batch):
             outputs.append(model(x.to(device)).float().cpu())
             targets.append(y.cpu())
@@ -110,19 +112,6 @@ def _bootstrap(value: float, scores: Tensor, targets: Tensor, task: Task) -> Evi
         raise BadData(f"evaluate: {len(scores)} rows are too few for an interval of {type(task).metric}; give more")
     low, high = np.quantile(found, [0.025, 0.975])
     return Evidence(value, float(low), float(high), len(scores), unit=type(task).unit)
-
-
-@contextmanager
-def resting(model: Any) -> Iterator[None]:
-    """Inside, every module of the model is in eval mode; afterwards each has its own flag again."""
-    flags = {module: module.training for module in model.modules()} if isinstance(model, nn.Module) else {}
-    if isinstance(model, nn.Module):
-        model.eval()
-    try:
-        yield
-    finally:
-        for module, flag in flags.items():
-            module.training = flag
 
 
 def _device(model: Any) -> torch.device:
