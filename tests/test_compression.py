@@ -219,3 +219,14 @@ def test_proposals_that_touch_are_not_taken_together(digits: Dataset, trained: N
         for other in weighed:
             shares = bool(set(one.proposal.paths) & set(other.proposal.paths))
             assert compatible([one], other) is not shares
+
+
+def test_ctrl_c_goes_on_with_what_was_taken(digits: Dataset, trained: Net) -> None:
+    def interrupt(line: str) -> None:
+        if line.startswith("round 1"):
+            raise KeyboardInterrupt
+
+    found = shoal.compress(trained, digits, to="depth<=20%", keep="-90pt", recipe=QUICK, progress=interrupt)
+    assert {step.round for step in found.steps} == {1}
+    assert not found.goals_met
+    assert found.controls == ()

@@ -80,6 +80,7 @@ def compress(
     controls     whether to run the two controls, each as long as the healing
     runtime      where latency is measured: eager, compile or onnxruntime; ``batch`` rows at a time
 
+    Ctrl-C ends searching or healing; what was taken so far is measured and returned, without controls.
     Raises BadSetting, BadData or BadModel before any work, OutOfReach where nothing can be taken or ``within`` is too
     short. A goal that was approached but not met is no error: see ``Compression.met``.
     """
@@ -100,6 +101,8 @@ def compress(
 
     stop = math.inf if within is None else began + SEARCH_SHARE * within
     plan = _search(original, weigher, makers, stop, say)
+    if not plan.steps and time.perf_counter() >= stop:
+        raise OutOfReach(f"within {within:g} s: no time to weigh a single edit; give more, or a smaller batch")
     if not plan.steps:
         raise OutOfReach(_nothing(original, found.left, goals))
     left = None if within is None else within - (time.perf_counter() - began)
@@ -112,7 +115,7 @@ def compress(
 
     before, after = evaluate(original, dataset.test, task), evaluate(final, dataset.test, task)
     ran: list[Control] = []
-    if controls:
+    if controls and not plan.interrupted and healed.stopped != "interrupt":
         shapes = {
             "same shape from scratch": _fresh(plan.module, seed),
             "random edits": _random(original, plan, weigher, makers, seed),
@@ -160,6 +163,7 @@ class _Plan:
     module: nn.Module
     steps: list[Step]
     tracks: list[Track]
+    interrupted: bool = False
 
     @property
     def edits(self) -> tuple[Edit, ...]:
@@ -179,16 +183,22 @@ def _search(original: nn.Module, weigher: Weigher, makers: Mapping[str, Compress
     paths = [span.path for span in anatomy(original, scale.example).spans]
     plan = _Plan(original, [], [Track(path, (path,)) for path in paths])
     now, number = dict(scale.before), 0
-    while (over := scale.excess(now)) and time.perf_counter() < stop:
-        number += 1
-        weighed = weigher.weigh(plan.module, weigher.proposals(plan.module, makers), now, over)
-        chosen = _cheapest(weighed, len(over))
-        if not chosen:
-            break
-        plan.take(chosen, number)
-        now = scale.measure(plan.module)
-        loss = weigher.loss(plan.module)
-        say(f"round {number}: took {len(chosen)} of {len(weighed)} weighed; {_metrics(now)}, valid loss {loss:.4f}")
+    try:
+        while (over := scale.excess(now)) and time.perf_counter() < stop:
+            weighed = weigher.weigh(plan.module, weigher.proposals(plan.module, makers), now, over)
+            chosen = _cheapest(weighed, len(over))
+            if not chosen:
+                break
+            number += 1
+            plan.take(chosen, number)
+            now = scale.measure(plan.module)
+            loss = weigher.loss(plan.module)
+            say(f"round {number}: took {len(chosen)} of {len(weighed)} weighed; {_metrics(now)}, valid loss {loss:.4f}")
+    except KeyboardInterrupt:
+        if not plan.steps:
+            raise
+        say("interrupted: going on with what was taken so far")
+        plan.interrupted = True
     return plan
 
 

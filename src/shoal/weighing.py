@@ -100,14 +100,14 @@ class Weigher:
         """
         found = list(proposals)
         base = self.loss(module)
-        spans = sorted({path for _, one in found for path in one.paths}) if "latency" in over else []
-        times = per_span_ms(module, self.scale.example, spans, seconds=1.0) if spans else {}
+        spans = sorted({path for _, one in found for path in one.paths})
+        shares = self._shares(module, spans, 0.8) if spans and "latency" in over else {}
         weighed: list[Weighed] = []
         for name, one in found:
             shrunk = replayed(module, one.edits)
             saves = {metric: now[metric] - value for metric, value in self._counted(shrunk, over).items()}
             if "latency" in over:
-                saves["latency"] = self._milliseconds(module, shrunk, name, one, times)
+                saves["latency"] = now["latency"] * self._share(module, shrunk, name, one, shares)
             gain = sum(min(saves[metric] / missing, 1.0) for metric, missing in over.items())
             if gain > 0:
                 weighed.append(Weighed(one, name, self.loss(shrunk) - base, gain, saves))
@@ -118,17 +118,24 @@ class Weigher:
         counts = self.scale.counts(shrunk) if wanted else {}
         return {metric: counts[metric] for metric in wanted}
 
-    def _milliseconds(
-        self, module: nn.Module, shrunk: nn.Module, name: str, one: Proposal, times: Mapping[str, float]
+    def _shares(self, module: nn.Module, paths: Sequence[str], seconds: float) -> dict[str, float]:
+        """The share of a run of the module that each span takes; the run is timed without hooks, which slow it down."""
+        times = per_span_ms(module, self.scale.example, paths, seconds=seconds)
+        whole = latency(module, self.scale.example, seconds=seconds / 2).median
+        return {path: times[path] / whole for path in paths}
+
+    def _share(
+        self, module: nn.Module, shrunk: nn.Module, name: str, one: Proposal, shares: Mapping[str, float]
     ) -> float:
-        went = sum(times[path] for path in one.paths)
+        """The share of a run that a proposal saves: that of the spans it takes, less that of the one it puts there."""
+        went = sum(shares[path] for path in one.paths)
         if one.into is None:
             return went
         sizes = tuple(tuple(tuple(p.shape) for p in module.get_submodule(path).parameters()) for path in one.paths)
         key = (name, one.into.rpartition(".")[0], sizes)
         if key not in self._saved:
-            came = per_span_ms(shrunk, self.scale.example, [one.into], seconds=0.2)[one.into]
-            self._saved[key] = came / went
+            came = self._shares(shrunk, [one.into], 0.2)[one.into]
+            self._saved[key] = (1 - went) * came / (1 - came) / went  # in units of what went
         return went * (1 - self._saved[key])
 
 
