@@ -129,7 +129,9 @@ def compress(
     folded = _folded(original, side, example) if side else None
     shown = _measured(original, original, before, example, runtime)
     last = _measured(final, original, after, example, runtime)
-    values = _values(last, weigher.scale)
+    assert last.latency.against is not None
+    originally = {**weigher.scale.before, "latency": last.latency.against.median}
+    values = _values(last)
     return Compression(
         module=final,
         recipe=Recipe(final.spec) if isinstance(final, Net) else Recipe(base, (*plan.edits, *folds)),
@@ -138,7 +140,7 @@ def compress(
         dataset=dataset,
         task=dataset.signature.task,
         goals=goals,
-        limits=tuple(goal.limit(weigher.scale.before[goal.metric]) for goal in goals),
+        limits=tuple(goal.limit(originally[goal.metric]) for goal in goals),
         values=tuple(values[goal.metric] for goal in goals),
         keep=kept,
         floor=floor(before.scores, after.scores, kept),
@@ -300,13 +302,13 @@ def _measured(module: nn.Module, original: nn.Module, result: Result, example: A
     return Measured(result, cost(module, example), latency(module, example, original, runtime=runtime, seconds=2.0))
 
 
-def _values(measured: Measured, scale: Scale) -> dict[str, float]:
-    """Each metric as the goals see it; latency as the measured ratio times the original's."""
+def _values(measured: Measured) -> dict[str, float]:
+    """Each metric as the goals see it: counts, and the upper end of the latency."""
     values = {name: float(getattr(measured.cost, name)) for name in ("params", "macs", "bytes", "depth")}
-    if "latency" in scale.before:
-        assert measured.latency.ratio is not None
-        values["latency"] = measured.latency.ratio.value * scale.before["latency"]
-    return values
+    time = measured.latency
+    assert time.ratio is not None
+    assert time.against is not None
+    return {**values, "latency": time.ratio.high * time.against.median}
 
 
 def _metrics(values: Mapping[str, float]) -> str:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from shoal.anatomy import anatomy
 from shoal.core.base import Compressor, Proposal, Task
 from shoal.costing import cost, latency, per_span_ms
+from shoal.evidence import Evidence
 from shoal.goals import Goal
 from shoal.net import Net
 from shoal.recipe import replayed
@@ -48,13 +49,17 @@ class Scale:
             self.before["latency"] = latency(original, example, runtime=runtime, seconds=1.0).median
 
     def measure(self, module: nn.Module) -> dict[str, float]:
-        """Every metric of a module; latency as the ratio to the original in the same run, times the original's."""
+        """Every metric of a module; latency as :meth:`milliseconds` of the ratio to the original in the same run."""
         found = self.counts(module)
         if "latency" in self.before:
-            ratio = latency(module, self.example, self.original, runtime=self.runtime, seconds=0.7).ratio
+            ratio = latency(module, self.example, self.original, runtime=self.runtime, seconds=1.5).ratio
             assert ratio is not None
-            found["latency"] = ratio.value * self.before["latency"]
+            found["latency"] = self.milliseconds(ratio)
         return found
+
+    def milliseconds(self, ratio: Evidence) -> float:
+        """A latency as goals see it: the upper end of the ratio's interval, times what the original took."""
+        return ratio.high * self.before["latency"]
 
     def excess(self, now: Mapping[str, float]) -> dict[str, float]:
         """What is still above each goal's limit, in the metric's unit; only where something is."""

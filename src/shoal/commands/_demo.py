@@ -20,6 +20,7 @@ from shoal import __version__
 from shoal.artifact import describe, load, save
 from shoal.commands import _compressing, _training
 from shoal.commands._talk import Talk, stdout_kept
+from shoal.commands._trained import Order
 from shoal.core.errors import BadArtifact, ShoalError
 from shoal.core.spec import Spec
 from shoal.data import open_data
@@ -37,7 +38,7 @@ print(hashlib.sha256(out.contiguous().numpy().tobytes()).hexdigest())
 """
 
 
-def trained_part(talk: Talk, order: _training.Order, folder: Path, *, fresh: bool) -> bool:
+def trained_part(talk: Talk, order: Order, folder: Path, *, fresh: bool) -> bool:
     """Train, or show what is there; whether it was trained anew."""
     found = None if fresh else _there(folder, order.seed)
     asked = str(Spec.parse(order.spec or ""))

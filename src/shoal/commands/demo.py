@@ -39,7 +39,7 @@ def run(
 
     from shoal.commands._compressing import Order as Compress  # brings torch: something to read comes before
     from shoal.commands._demo import compressed_part, reload_part, trained_part
-    from shoal.commands._training import Order as Train
+    from shoal.commands._trained import Order as Train
 
     train = Train(DATA, spec=SPEC, epochs=FAST["epochs"] if fast else EPOCHS, seed=seed)
     compress = Compress(str(out / "trained"), to=TO, keep=KEEP, within=WITHIN, seed=seed)

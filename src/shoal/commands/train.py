@@ -44,7 +44,8 @@ def run(
             f"{unfinished(folder)} holds a training that was interrupted; it begins anew (--resume goes on with it)"
         )
 
-    from shoal.commands._training import Order, save_trained, trained  # brings torch: what is cheap comes before
+    from shoal.commands._trained import Order
+    from shoal.commands._training import save_trained, trained  # brings torch: what is cheap comes before
 
     order = Order(source, target, task, spec, settings, epochs, seed, limit, not no_baselines)
     try:
