@@ -184,7 +184,7 @@ def _search(original: nn.Module, weigher: Weigher, makers: Mapping[str, Compress
     scale = weigher.scale
     paths = [span.path for span in anatomy(original, scale.example).spans]
     plan = _Plan(original, [], [Track(path, (path,)) for path in paths])
-    now, number = dict(scale.before), 0
+    now, number = scale.measure(_flat(original, scale.example)), 0  # what folds is folded in the end: it counts now
     try:
         while (over := scale.excess(now)) and time.perf_counter() < stop:
             weighed = weigher.weigh(plan.module, weigher.proposals(plan.module, makers), now, over)
@@ -193,7 +193,7 @@ def _search(original: nn.Module, weigher: Weigher, makers: Mapping[str, Compress
                 break
             number += 1
             plan.take(chosen, number)
-            now = scale.measure(plan.module)
+            now = scale.measure(_flat(plan.module, scale.example))
             loss = weigher.loss(plan.module)
             say(f"round {number}: took {len(chosen)} of {len(weighed)} weighed; {_metrics(now)}, valid loss {loss:.4f}")
     except KeyboardInterrupt:
@@ -255,6 +255,11 @@ def _folds(module: nn.Module, example: Any) -> tuple[Edit, ...]:
         log.info("%s", why)
         return ()
     return (Fold(),)
+
+
+def _flat(module: nn.Module, example: Any) -> nn.Module:
+    """The module as it will be in the end, with all that folds folded."""
+    return replayed(module, _folds(module, example)).eval()
 
 
 def _folded(module: nn.Module, folds: Sequence[Edit], example: Any) -> nn.Module:

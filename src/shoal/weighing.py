@@ -125,7 +125,7 @@ class Weigher:
 
     def _shares(self, module: nn.Module, paths: Sequence[str], seconds: float) -> dict[str, float]:
         """The share of a run of the module that each span takes; the run is timed without hooks, which slow it down."""
-        times = per_span_ms(module, self.scale.example, paths, seconds=seconds)
+        times = per_span_ms(module, self.scale.example, list(paths), seconds=seconds)
         whole = latency(module, self.scale.example, seconds=seconds / 2).median
         return {path: times[path] / whole for path in paths}
 

@@ -18,7 +18,7 @@ from shoal.core.errors import BadSetting
 DATA, SPEC = "digits", "residual(conv) 24x16"
 TO, KEEP = "latency<=50%", "-1pt"
 EPOCHS = 12
-WITHIN = 100.0  # seconds for the compression
+HEALING = {"lr": 2e-3, "batch": 64, "epochs": 8, "ema": 0.98, "clip": 1.0, "augment": ["shift"]}
 FAST = {"epochs": 1}  # of training and of healing, with --fast
 
 
@@ -42,9 +42,9 @@ def run(
     from shoal.commands._trained import Order as Train
 
     train = Train(DATA, spec=SPEC, epochs=FAST["epochs"] if fast else EPOCHS, seed=seed)
-    compress = Compress(str(out / "trained"), to=TO, keep=KEEP, within=WITHIN, seed=seed)
+    compress = Compress(str(out / "trained"), to=TO, keep=KEEP, settings=HEALING, seed=seed)
     if fast:
-        compress = compress._replace(within=None, controls=False, settings=FAST)
+        compress = compress._replace(controls=False, settings=FAST)
     talk.say("\n1. Training")
     anew = trained_part(talk, train, out / "trained", fresh=fresh)
     talk.say("\n2. Compressing: what does each layer add, what does it cost, which can go?")

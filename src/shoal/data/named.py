@@ -67,6 +67,7 @@ FILES: Mapping[str, tuple[str, ...]] = {
     "cifar10": ("cifar10_train_a.npz", "cifar10_train_b.npz", "cifar10_test.npz"),
 }
 NAMES = tuple(CLASSES)
+DIGITS_TEST = 0.4  # the same rows for every seed, and enough of them to tell a point; the set itself has no test part
 
 
 def open_named(
@@ -107,7 +108,11 @@ def _digits() -> Arrays:
     from sklearn.datasets import load_digits  # slow to import, and only needed here
 
     images, labels = load_digits(return_X_y=True)
-    return np.round(images.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8), labels.astype(np.int64)
+    pixels = np.round(images.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
+    order = np.random.default_rng(0).permutation(len(labels))
+    rest, test = np.split(order, [int((1 - DIGITS_TEST) * len(order))])
+    classes = labels.astype(np.int64)
+    return pixels[rest], classes[rest], pixels[test], classes[test]
 
 
 def _find(name: str, folder: Path | None, cache: Path | None, addresses: Mapping[str, tuple[Address, ...]]) -> Arrays:

@@ -1,7 +1,7 @@
 """Which row goes where: training, validation and test parts, seeded, and even over the classes.
 
     no official test part    70 / 15 / 15 %; below 10,000 rows 55 / 15 / 30 %, so that a point or two can be told
-    an official test part    kept as it is (the last rows); validation is 10 % of the others
+    an official test part    kept as it is (the last rows); validation is 10 % of the others, 15 % below 10,000 rows
 
 Every class of three members or more is in every part that is cut here; smaller ones stay in training. Where all
 classes are smaller, the split is random.
@@ -40,7 +40,8 @@ def cut(labels: np.ndarray, seed: int, official: int = 0) -> tuple[Parts, list[s
     rows = len(labels) - official
     if rows < FEWEST_ROWS:
         raise BadData(f"data: {rows} rows are too few to train, validate and test; give at least {FEWEST_ROWS}")
-    shares = (0.1, 0.0) if official else (0.15, 0.15) if rows >= MANY_ROWS else (0.15, 0.3)
+    many = rows >= MANY_ROWS
+    shares = (0.1 if many else 0.15, 0.0 if official else 0.15 if many else 0.3)
     random = np.random.default_rng(seed)
     part = np.zeros(len(labels), dtype=np.int8)  # 0 train, 1 valid, 2 test
     part[rows:] = 2
@@ -56,9 +57,9 @@ def cut(labels: np.ndarray, seed: int, official: int = 0) -> tuple[Parts, list[s
         valid, test = (max(1, int(share * len(members) + 0.5)) if share else 0 for share in shares)
         part[members[:valid]], part[members[valid : valid + test]] = 1, 2
     train, valid_rows, test_rows = (torch.from_numpy(np.flatnonzero(part == which)) for which in range(3))
-    how = "official test part kept, 10 % of the rest for validation"
-    if not official:
-        how = "split " + "/".join(f"{100 * share:.0f}" for share in (1 - sum(shares), *shares))
+    how = "split " + "/".join(f"{100 * share:.0f}" for share in (1 - sum(shares), *shares))
+    if official:
+        how = f"official test part kept, {100 * shares[0]:.0f} % of the rest for validation"
     notes = [f"{how}: {len(train)} train, {len(valid_rows)} validation, {len(test_rows)} test rows"]
     notes += [f"classes of less than 3 rows, all in training: {small}"] if small else []
     notes += ["no class has 3 rows: split at random"] if random_split else []
