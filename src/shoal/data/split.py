@@ -41,7 +41,9 @@ def cut(labels: np.ndarray, seed: int, official: int = 0) -> tuple[Parts, list[s
     if rows < FEWEST_ROWS:
         raise BadData(f"data: {rows} rows are too few to train, validate and test; give at least {FEWEST_ROWS}")
     many = rows >= MANY_ROWS
-    shares = (0.1 if many else 0.15, 0.0 if official else 0.15 if many else 0.3)
+    shares = (0.15, 0.15 if many else 0.3)
+    if official:
+        shares = (0.1 if many else 0.15, 0.0)
     random = np.random.default_rng(seed)
     part = np.zeros(len(labels), dtype=np.int8)  # 0 train, 1 valid, 2 test
     part[rows:] = 2
