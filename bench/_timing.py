@@ -87,7 +87,7 @@ def show(title: str, rows: Sequence[dict[str, Any]]) -> None:
         table.add_column(key, no_wrap=True, justify="left" if isinstance(rows[0][key], str) else "right")
     for row in rows:
         table.add_row(*(f"{x:.3f}" if isinstance(x, float) else str(x) for x in row.values()))
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def write(name: str, rows: Sequence[dict[str, Any]], **about: Any) -> Path:
