@@ -114,6 +114,7 @@ def compress(
     final = _folded(healed.net, folds, example)
 
     before, after = evaluate(original, dataset.test, task), evaluate(final, dataset.test, task)
+    say(f"healed: {type(task).metric} {after.quality} on the test part, the original {before.quality}")
     ran: list[Control] = []
     if controls and not plan.interrupted and healed.stopped != "interrupt":
         shapes = {
