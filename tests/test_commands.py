@@ -150,11 +150,22 @@ def test_a_goal_out_of_reach_is_exit_4(cli: CommandLine, workplace: Path) -> Non
     assert (workplace / "far" / "shoal.json").is_file()
 
 
+def _heeds_ctrl_c() -> None:
+    """A shell that starts the tests in the background has its children ignore Ctrl-C; this one must not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="no SIGINT to a process there")
 def test_an_interrupted_training_is_saved_and_goes_on(cli: CommandLine, workplace: Path) -> None:
     words = [*TRAIN[:-1], "100000", "--no-baselines", "--out", "long"]
     with (workplace / "said").open("w") as said:
-        begun = subprocess.Popen([sys.executable, "-m", "shoal", *words], cwd=workplace, stdout=said, stderr=said)
+        begun = subprocess.Popen(
+            [sys.executable, "-m", "shoal", *words],
+            cwd=workplace,
+            stdout=said,
+            stderr=said,
+            preexec_fn=_heeds_ctrl_c,
+        )
         until = time.monotonic() + 300
         while not (workplace / "long.part" / "checkpoint.safetensors").exists() and time.monotonic() < until:
             time.sleep(0.05)

@@ -40,12 +40,16 @@ def collect(batches: Iterable[Any]) -> tuple[Tensor, Tensor]:
 
 
 def call(place: str) -> Any:
-    """What the function of "PATH.py:function" returns; modules beside the file can be imported by it."""
+    """What the function of "PATH.py:function" returns; modules beside the file can be imported by it.
+
+    No bytecode is written beside a file of the user's.
+    """
     file, _, name = place.rpartition(":")
     path = Path(file).resolve()
     if not path.is_file():
         raise BadData(f"{file}: no such file; give PATH.py:function")
     sys.path.insert(0, str(path.parent))
+    wrote, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         return _function(path, name)()
     except ShoalError:
@@ -54,6 +58,7 @@ def call(place: str) -> Any:
         why = (str(error).splitlines() or [""])[0]
         raise BadData(f"{place}: raised {type(error).__name__}: {why}; correct that file") from error
     finally:
+        sys.dont_write_bytecode = wrote
         sys.path.remove(str(path.parent))
 
 
