@@ -7,6 +7,8 @@
     4  fold what is exact, measure everything again side by side with the original, test the floor on held-out rows
     5  controls: the same final shape from scratch, and random edits, both with the same healing
 
+Longer than the house's 250 lines: search, healing, controls and verdict are one story, read from top to bottom.
+
 Choosing looks at the valid part only, the verdict at the test part only.
 """
 
