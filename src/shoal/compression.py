@@ -20,7 +20,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -49,7 +49,7 @@ log = logging.getLogger("shoal")
 CALIBRATION = 384  # rows of the valid part that proposals are weighed on
 SEARCH_SHARE = 0.35  # of the time within which all must be done
 SPARE = 0.85  # of the time left goes to healing and controls; the rest to measuring
-SHARE = 0.35  # of what is missing is taken in a round: harms do not add up, so the rest is weighed again
+SHARE = 0.35  # of the whole way to the goals is gone in a round: harms do not add up, so the rest is weighed again
 TOLERANCE = 1e-3  # how far folding may move an output in float32, relative to the largest
 Say = Callable[[str], None]
 
@@ -109,7 +109,7 @@ def compress(
         raise OutOfReach(_nothing(original, found.left, goals))
     left = None if within is None else within - (time.perf_counter() - began)
     heal = _healing(recipe, dataset, left, 3 if controls else 1)
-    teach = Distil(task, original)
+    teach = Distil(task, _flat(original, example))  # folded, it says the same and says it sooner
     say(f"healing {len(plan.steps)} edits by distillation from the original, {_length(heal)}")
     healed = train(plan.module, dataset, heal, seed=seed, objective=teach)
     folds = _folds(healed.net, example)
@@ -130,9 +130,10 @@ def compress(
             ran.append(Control(name, result, compare(result.scores, after.scores, margin)))
     side = _folds(original, example)
     folded = _folded(original, side, example) if side else None
-    shown = _measured(original, original, before, example, runtime)
     last = _measured(final, original, after, example, runtime)
     assert last.latency.against is not None
+    alone = replace(last.latency, **asdict(last.latency.against), against=None, ratio=None)
+    shown = Measured(before, cost(original, example), alone)
     originally = {**weigher.scale.before, "latency": last.latency.against.median}
     values = _values(last)
     return Compression(
@@ -188,10 +189,12 @@ def _search(original: nn.Module, weigher: Weigher, makers: Mapping[str, Compress
     paths = [span.path for span in anatomy(original, scale.example).spans]
     plan = _Plan(original, [], [Track(path, (path,)) for path in paths])
     now, number = scale.measure(_flat(original, scale.example)), 0  # what folds is folded in the end: it counts now
+    way = scale.excess(now)
     try:
         while (over := scale.excess(now)) and time.perf_counter() < stop:
             weighed = weigher.weigh(plan.module, weigher.proposals(plan.module, makers), now, over)
-            chosen = _cheapest(weighed, len(over))
+            steps = (min(1.0, SHARE * way.get(metric, missing) / missing) for metric, missing in over.items())
+            chosen = _cheapest(weighed, sum(steps))
             if not chosen:
                 break
             number += 1
@@ -207,11 +210,11 @@ def _search(original: nn.Module, weigher: Weigher, makers: Mapping[str, Compress
     return plan
 
 
-def _cheapest(weighed: Sequence[Weighed], goals: int) -> list[Weighed]:
-    """The cheapest proposals that touch nothing in common, until they gain SHARE of what is missing to the goals."""
+def _cheapest(weighed: Sequence[Weighed], wanted: float) -> list[Weighed]:
+    """The cheapest proposals that touch nothing in common, until together they gain as much as wanted."""
     chosen: list[Weighed] = []
     for one in weighed:
-        if sum(w.gain for w in chosen) >= SHARE * goals:
+        if sum(w.gain for w in chosen) >= wanted:
             break
         if compatible(chosen, one):
             chosen.append(one)
@@ -307,7 +310,7 @@ def _random(
 
 
 def _measured(module: nn.Module, original: nn.Module, result: Result, example: Any, runtime: str) -> Measured:
-    return Measured(result, cost(module, example), latency(module, example, original, runtime=runtime, seconds=2.0))
+    return Measured(result, cost(module, example), latency(module, example, original, runtime=runtime, seconds=3.0))
 
 
 def _values(measured: Measured) -> dict[str, float]:

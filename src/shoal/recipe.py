@@ -10,9 +10,9 @@ import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from shoal.core.base import Edit
 from shoal.core.errors import BadSpec
@@ -34,22 +34,25 @@ def edited(module: nn.Module, edit: Edit) -> nn.Module:
     A Net becomes a Net: its spec and weights are rewritten. Any other module is copied and the copy changed. Modes
     (training or eval) stay. Raises Refused where the edit cannot be done.
     """
-    if isinstance(module, Net):
-        spec, weights = edit.rewrite(module.spec, module.state_dict())
-        return load_net(spec, weights).train(module.training)
-    return edit.apply(copy.deepcopy(module))
+    return replayed(module, (edit,))
 
 
 def replayed(module: nn.Module, edits: Sequence[Edit]) -> nn.Module:
-    """All edits, one after another, on one copy."""
+    """All edits, one after another, as :func:`edited` does one."""
     if isinstance(module, Net):
-        for edit in edits:
-            module = edited(module, edit)
-        return module
+        return load_net(*rewritten(module, edits)).train(module.training)
     module = copy.deepcopy(module)
     for edit in edits:
         module = edit.apply(module)
     return module
+
+
+def rewritten(net: Net, edits: Sequence[Edit]) -> tuple[Spec, Mapping[str, Tensor]]:
+    """Spec and weights of a Net after all edits, and no module built of them yet. Raises Refused as the edits do."""
+    spec, weights = net.spec, cast("Mapping[str, Tensor]", net.state_dict())
+    for edit in edits:
+        spec, weights = edit.rewrite(spec, weights)
+    return spec, weights
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from shoal.core.spans import Anatomy
 from shoal.edits.merge import Merge
 from shoal.edits.parallel import Parallel
 from shoal.net import Net
-from shoal.recipe import edited
+from shoal.recipe import rewritten
 
 
 class Flatten(Compressor):
@@ -37,10 +37,9 @@ class Flatten(Compressor):
                     yield Proposal(edits, paths, into=paths[0])
 
 
-def _possible(module: nn.Module, edits: tuple[Parallel, Merge]) -> bool:
+def _possible(net: Net, edits: tuple[Parallel, Merge]) -> bool:
     try:
-        for edit in edits:
-            module = edited(module, edit)
+        rewritten(net, edits)
     except Refused:
         return False
     return True

@@ -18,6 +18,7 @@ from shoal.core.errors import Refused
 from shoal.core.spans import Anatomy
 from shoal.edits.drop import Drop
 from shoal.net import Net
+from shoal.recipe import rewritten
 
 
 class Skip(Compressor):
@@ -35,7 +36,7 @@ def _possible(module: nn.Module, edit: Drop) -> bool:
     if not isinstance(module, Net):
         return True
     try:
-        edit.rewrite(module.spec, module.state_dict())
+        rewritten(module, (edit,))
     except Refused:
         return False
     return True

@@ -27,7 +27,7 @@ from shoal.core.example import arguments, evaluating, failed
 from shoal.costing.runtimes import Run, runner
 from shoal.evidence import Evidence, ratio_of_medians
 
-_ROUNDS = 40  # bursts of each contestant, when the budget has room for them
+_ROUNDS = 200  # bursts of each contestant, when the budget has room for them: slow spells last some 20 ms, bursts less
 _FEWEST = 12  # and when it has not
 _SHORTEST = 50_000  # ns: calls below this are timed several at once
 

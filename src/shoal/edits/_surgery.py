@@ -1,9 +1,9 @@
-"""Surgery that several edits share: places in a Net's spec, whole nets from spec and weights, and small modules."""
+"""Surgery that several edits share: places in a Net's spec, layers from spec and weights, and small modules."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from shoal.core.errors import BadModel, Refused
 from shoal.core.part import Part
 from shoal.core.spec import LayerSpec, Spec, Stage, wiring_of
-from shoal.net import Layer, Net, StageNet, load_net
+from shoal.net import Layer
 
 _LAYER = re.compile(r"stages\.(\d+)\.layers\.(\d+)")
 
@@ -101,25 +101,38 @@ def with_stage(spec: Spec, index: int, **changes: object) -> Spec:
     return replace(spec, stages=(*spec.stages[:index], stage, *spec.stages[index + 1 :]))
 
 
-def layers_of(net: Net, stage: int) -> list[Layer]:
-    """The layers of one stage of a net."""
-    part = net.stages[stage]
-    assert isinstance(part, StageNet)
-    return [layer for layer in part.layers if isinstance(layer, Layer)]
+def layers_of(spec: Spec, weights: Mapping[str, Tensor], stage: int, wanted: Iterable[int]) -> list[Layer]:
+    """Some layers of one stage, each a module of its own: nothing that is done to it reaches the weights given."""
+    found = spec.stages[stage]
+    ends = dict(zip(found.visits, found.ends(), strict=True))
+    return [_layer(found.layers[i], ends[i], _within(weights, f"stages.{stage}.layers.{i}.")) for i in wanted]
+
+
+def _layer(spec: LayerSpec, ends: tuple[int, int], weights: Mapping[str, Tensor]) -> Layer:
+    layer = Layer(spec, *ends)
+    kinds = {value.dtype for value in weights.values() if value.is_floating_point()}
+    if kinds:
+        layer.to(kinds.pop())
+    layer.load_state_dict(weights, strict=True)
+    return layer.eval()
+
+
+def _within(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key[len(prefix) :]: value for key, value in weights.items() if key.startswith(prefix)}
 
 
 def with_layers(
-    spec: Spec, weights: Mapping[str, Tensor], stage: int, layers: Sequence[tuple[LayerSpec, Layer]], wiring: Part
+    spec: Spec,
+    weights: Mapping[str, Tensor],
+    stage: int,
+    layers: Sequence[int | tuple[LayerSpec, Layer]],
+    wiring: Part,
 ) -> tuple[Spec, dict[str, Tensor]]:
-    """Spec and weights with the layers of one stage replaced by these."""
-    new = with_stage(spec, stage, layers=tuple(layer for layer, _ in layers), wiring=wiring)
-    prefix = f"stages.{stage}.layers."
+    """Spec and weights with the layers of one stage replaced by these; a number stands for the old layer there."""
+    old, prefix = spec.stages[stage].layers, f"stages.{stage}.layers."
     kept = {key: value for key, value in weights.items() if not key.startswith(prefix)}
-    for index, (_, layer) in enumerate(layers):
-        kept |= {f"{prefix}{index}.{key}": value for key, value in layer.state_dict().items()}
-    return new, kept
-
-
-def net_of(spec: Spec, weights: Mapping[str, Tensor]) -> Net:
-    """A net of its own on these weights, so that nothing that is done to it reaches them."""
-    return load_net(spec, {key: value.detach().clone() for key, value in weights.items()})
+    for index, layer in enumerate(layers):
+        own = _within(weights, f"{prefix}{layer}.") if isinstance(layer, int) else layer[1].state_dict()
+        kept |= {f"{prefix}{index}.{key}": value for key, value in own.items()}
+    specs = tuple(old[layer] if isinstance(layer, int) else layer[0] for layer in layers)
+    return with_stage(spec, stage, layers=specs, wiring=wiring), kept

@@ -19,7 +19,7 @@ from shoal.core.base import Edit
 from shoal.core.errors import Refused
 from shoal.core.part import Part, Value
 from shoal.core.spec import Spec, wiring_of
-from shoal.edits._surgery import PassThrough, Zero, layer_at, layers_of, net_of, submodule, with_layers
+from shoal.edits._surgery import PassThrough, Zero, layer_at, submodule, with_layers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +36,8 @@ class Drop(Edit):
         if len(stage.layers) == 1:
             raise Refused(f"{self.path}: it is the only layer of its stage")
         settings = wiring_of(stage.wiring, stage.dim, stage.depth).without(layer)
-        layers = list(zip(stage.layers, layers_of(net_of(spec, weights), index), strict=True))
-        del layers[layer]
-        return with_layers(spec, weights, index, layers, Part(stage.wiring.name, settings))
+        rest = [i for i in range(len(stage.layers)) if i != layer]
+        return with_layers(spec, weights, index, rest, Part(stage.wiring.name, settings))
 
     def apply(self, module: nn.Module) -> nn.Module:
         submodule(module, self.path)

@@ -22,7 +22,7 @@ from shoal.core.errors import Refused
 from shoal.core.part import Part
 from shoal.core.spec import LayerSpec, Spec
 from shoal.edits._absorb import absorb, absorb_back, why_not
-from shoal.edits._surgery import PassThrough, layers_of, net_of, submodule, with_layers
+from shoal.edits._surgery import PassThrough, layers_of, submodule, with_layers
 from shoal.kinds import BLOCKS, NORMS
 from shoal.net import Layer
 
@@ -43,12 +43,14 @@ class Fold(Edit):
         folded = False
         for index in range(len(spec.stages)):
             stage = spec.stages[index]
-            layers = list(zip(stage.layers, layers_of(net_of(spec, weights), index), strict=True))
+            layers = layers_of(spec, weights, index, range(len(stage.layers)))
             ends = dict(zip(stage.visits, stage.ends(), strict=True))
-            new = [_folded(old, layer, ends[i]) for i, (old, layer) in enumerate(layers)]
+            new = [
+                _folded(old, layer, ends[i]) for i, (old, layer) in enumerate(zip(stage.layers, layers, strict=True))
+            ]
             if any(layer is not None for layer in new):
                 folded = True
-                chosen = [now or before for now, before in zip(new, layers, strict=True)]
+                chosen = [now or i for i, now in enumerate(new)]
                 spec, weights = with_layers(spec, weights, index, chosen, stage.wiring)
         if not folded:
             raise Refused(f"fold: no norm of {spec} stands beside a matrix that could take it in")

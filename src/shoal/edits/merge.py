@@ -23,7 +23,7 @@ from shoal.core.errors import Refused
 from shoal.core.part import Part, Value
 from shoal.core.spec import LayerSpec, Spec
 from shoal.edits._absorb import absorb
-from shoal.edits._surgery import group_at, grouped, groups_of, layers_of, net_of, run_of_layers, with_layers
+from shoal.edits._surgery import group_at, grouped, groups_of, layers_of, run_of_layers, with_layers
 from shoal.kinds import BLOCKS
 from shoal.net import Layer
 
@@ -43,11 +43,11 @@ class Merge(Edit):
         first, last = group_at(groups, start, stop, self.paths[0])
         if last != first + 1:
             raise Refused(f"{', '.join(self.paths)}: not one side-by-side group; make them one with parallel first")
-        layers = list(zip(stage.layers, layers_of(net_of(spec, weights), index), strict=True))
-        ends = stage.ends()[start]
-        layers[start:stop] = [_merged([old for old, _ in layers[start:stop]], [m for _, m in layers[start:stop]], ends)]
+        layers = layers_of(spec, weights, index, range(start, stop))
+        wide = _merged(stage.layers[start:stop], layers, stage.ends()[start])
         groups[first] = 1
-        return with_layers(spec, weights, index, layers, grouped(groups))
+        chosen = [*range(start), wide, *range(stop, len(stage.layers))]
+        return with_layers(spec, weights, index, chosen, grouped(groups))
 
     def apply(self, module: nn.Module) -> nn.Module:
         raise Refused(f"{', '.join(self.paths)}: only the layers of a Net say which of their axes may be joined")
