@@ -130,7 +130,7 @@ def compress(
             ran.append(Control(name, result, compare(result.scores, after.scores, margin)))
     side = _folds(original, example)
     folded = _folded(original, side, example) if side else None
-    last = _measured(final, original, after, example, runtime)
+    last = _measured(final, original, after, example, runtime, 3.0)
     assert last.latency.against is not None
     alone = replace(last.latency, **asdict(last.latency.against), against=None, ratio=None)
     shown = Measured(before, cost(original, example), alone)
@@ -150,7 +150,7 @@ def compress(
         floor=floor(before.scores, after.scores, kept),
         before=shown,
         after=last,
-        folded=_measured(folded, original, before, example, runtime) if folded is not None else None,
+        folded=_measured(folded, original, before, example, runtime, 1.0) if folded is not None else None,
         edits=tuple(edit_part(edit) for edit in (*plan.edits, *folds)),
         steps=tuple(plan.steps),
         spans=tuple(span.path for span in found.spans),
@@ -309,8 +309,10 @@ def _random(
     return module
 
 
-def _measured(module: nn.Module, original: nn.Module, result: Result, example: Any, runtime: str) -> Measured:
-    return Measured(result, cost(module, example), latency(module, example, original, runtime=runtime, seconds=3.0))
+def _measured(
+    module: nn.Module, original: nn.Module, result: Result, example: Any, runtime: str, seconds: float
+) -> Measured:
+    return Measured(result, cost(module, example), latency(module, example, original, runtime=runtime, seconds=seconds))
 
 
 def _values(measured: Measured) -> dict[str, float]:
