@@ -1,4 +1,4 @@
-"""Demo: a network trained, then compressed to half its latency or less, with the evidence; under three minutes on two cores.
+"""Demo: a network trained, then made at least twice as fast, with the evidence; under three minutes on two cores.
 
 shoal demo              a second time it shows what is already there
 shoal demo --fresh      does it again
