@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import inspect
+import json
 import os
 import re
 import shutil
@@ -28,6 +29,7 @@ from shoal.core.errors import ShoalError
 from shoal.core.kind import Kind, Setting
 from shoal.core.part import Part
 from shoal.core.spec import LayerSpec, wiring_of
+from shoal.costing import count, flow, formulas, memory
 from shoal.kinds import KINDS
 from shoal.net import Layer
 
@@ -171,9 +173,42 @@ def page(kind: Kind, name: str, folder: Path) -> str:
     return document(f"{name}, a {kind.name} of shoal", "\n".join(parts), "../index.html", way)
 
 
+def cost_page(results: Path = HERE.parent / "bench" / "results" / "counters.json") -> str:
+    """What is counted and how, in the counter's own words, and who else counts right."""
+    parts = ["<h1>Cost</h1>"]
+    for module in (count, formulas, flow, memory):
+        title, _, rest = (module.__doc__ or "").partition(": ")
+        doc = read_doc(f"{title}: {rest}")
+        parts.append(f'<h2 id="{title.lower()}">{title}</h2><p class="lead">{prose(doc.lead)}</p>{doc.body}')
+    found = json.loads(results.read_text(encoding="utf-8"))
+    names, rows = list(found["right"]), []
+    for row in found["rows"]:
+        rows.append([escape(row["case"]), f"{row['macs']:,}", *(_counted(row["counters"][name]) for name in names)])
+    rows.append(["<b>right</b>", str(len(rows)), *(str(found["right"][name]) for name in names)])
+    versions = ", ".join(
+        f"{name} {version}" for name, version in {"torch": found["torch"], **found["versions"]}.items()
+    )
+    note = (
+        "Multiply-adds of one run in eval, against a formula worked out by hand. A tick: within 1%. A number: what it "
+        "counted instead; with +, it lists operations that it left out. Dash: it does not run on the case. "
+        "Some add the work of norms and pooling, which are no multiply-adds. FlopCounterMode: half its flops. "
+        f"Counted by <code>bench/counters.py</code>, {found['date'][:10]}: {versions}."
+    )
+    parts.append(f'<h2 id="counters">Who counts right</h2>{table(("case", "by hand", *names), rows, numbers=True)}')
+    parts.append(f'<p class="note">{note}</p>')
+    return document("Cost, as shoal counts it", "\n".join(parts), "index.html")
+
+
+def _counted(cell: dict[str, Any]) -> str:
+    if cell["verdict"] == "right":
+        return "&#10003;"
+    return "&ndash;" if cell["verdict"] == "fails" else f"{cell['macs']:,.0f}" + ("+" if cell["left_out"] else "")
+
+
 def index() -> str:
-    """The first page: every method of every kind, as a card."""
+    """The first page: every method of every kind, as a card; and how cost is counted."""
     parts = ["<h1>Methods</h1>", f'<p class="lead">{prose((shoal.__doc__ or "").partition(chr(10))[0])}</p>']
+    parts.append('<p><a href="cost.html">Cost</a>: what is counted, by which formulas, and who else counts right.</p>')
     for folder, kind in KINDS.items():
         cards = [
             f'<a class="card" href="{folder}/{name}.html">{picture(kind, name)}<b>{name}</b>'
@@ -186,7 +221,7 @@ def index() -> str:
 
 def build(folder: Path) -> list[Path]:
     """Write the site; a site that stood there goes. Returns the pages."""
-    texts = {folder / "index.html": index()}
+    texts = {folder / "index.html": index(), folder / "cost.html": cost_page()}
     for kind in KINDS.values():
         for name in kind.names():
             texts[folder / kind.folder / f"{name}.html"] = page(kind, name, folder / kind.folder)

@@ -14,15 +14,18 @@ from torch import nn
 
 import shoal
 from shoal.anatomy import anatomy
+from shoal.compression import _Plan, _together
+from shoal.core.base import Proposal
 from shoal.core.errors import BadSetting, OutOfReach
 from shoal.core.spec import Spec
 from shoal.data import Dataset, open_data
+from shoal.edits.drop import Drop
 from shoal.goals import Goal, parse_goals
 from shoal.kinds import COMPRESSORS, TASKS
 from shoal.net import Net
 from shoal.recipe import Recipe, edited
 from shoal.training import TrainingRecipe, train
-from shoal.weighing import Scale, Track, Weigher, compatible, order_of, tracked
+from shoal.weighing import Scale, Track, Weighed, Weigher, compatible, order_of, tracked
 from strangers import TinyResNet
 
 QUICK = TrainingRecipe(lr=2e-3, batch=64, epochs=1)
@@ -230,3 +233,36 @@ def test_ctrl_c_goes_on_with_what_was_taken(digits: Dataset, trained: Net) -> No
     assert {step.round for step in found.steps} == {1}
     assert not found.goals_met
     assert found.controls == ()
+
+
+class Spares:
+    """Weighs by the number of layers: three of them are enough, with fewer all is lost."""
+
+    silence = 10.0
+
+    def loss(self, module):
+        return 0.1 if len(module.spec.stages[0].layers) >= 3 else 5.0
+
+
+def test_what_is_spared_singly_and_not_at_once_is_not_taken_at_once():
+    net = shoal.build("vector[features=4] | residual(mlp) 6x8 | pool[outputs=2]")
+    paths = [f"stages.0.layers.{index}" for index in range(5)]
+    chosen = [
+        Weighed(Proposal((Drop(path=path, branch=True),), (path,)), "skip", harm=0.0, gain=0.1, saves={})
+        for path in paths
+    ]
+    tracks = [Track(f"stages.0.layers.{index}", (f"stages.0.layers.{index}",)) for index in range(6)]
+    plan = _together(_Plan(net, [], tracks), chosen, 1, Spares())
+    assert [step.weighed.proposal.paths[0] for step in plan.steps] == ["stages.0.layers.1", "stages.0.layers.0"]
+    assert len(plan.module.spec.stages[0].layers) == 4
+    assert [track.origins[0][-1] for track in plan.tracks] == ["2", "3", "4", "5"]
+
+
+def test_proposals_that_harm_alike_together_are_all_taken():
+    net = shoal.build("vector[features=4] | residual(mlp) 6x8 | pool[outputs=2]")
+    paths = [f"stages.0.layers.{index}" for index in (1, 4)]
+    chosen = [
+        Weighed(Proposal((Drop(path=path, branch=True),), (path,)), "skip", harm=0.0, gain=0.1, saves={})
+        for path in paths
+    ]
+    assert len(_together(_Plan(net, [], []), chosen, 1, Spares()).steps) == 2

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import html
 import importlib
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -110,6 +112,25 @@ def test_the_cost_of_a_block_is_counted(build: ModuleType, name: str) -> None:
     text = build.cost_table(KINDS["blocks"], name)
     assert text.count("<tr>") == 4
     assert "Not counted" not in text
+
+
+def test_the_conventions_of_cost_and_who_counts_right(build: ModuleType, tmp_path: Path) -> None:
+    build.build(tmp_path / "site")
+    assert 'href="cost.html"' in (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+    text = (tmp_path / "site" / "cost.html").read_text(encoding="utf-8")
+    for convention in (
+        "matrix product",
+        "complex numbers",
+        "sums over a graph",
+        "2.5 N log2 N",
+        "layer and group norm",
+    ):
+        assert convention in text
+    found = json.loads((ROOT / "bench" / "results" / "counters.json").read_text(encoding="utf-8"))
+    assert len(found["rows"]) >= 25
+    assert all(f'<td class="number">{html.escape(row["case"])}</td>' in text for row in found["rows"])
+    ours = [row["counters"]["shoal"] for row in found["rows"]]
+    assert all(cell["verdict"] == "right" or cell["left_out"] for cell in ours), "a count of ours is silently wrong"
 
 
 def test_a_docstring_is_taken_apart(build: ModuleType) -> None:

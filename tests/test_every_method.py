@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from shoal.core.errors import UnknownName
-from shoal.kinds import BLOCKS, KINDS, LINEARS, NORMS, STEMS, TASKS, WIRINGS
+from shoal.kinds import BLOCKS, HEADS, KINDS, LINEARS, NORMS, STEMS, TASKS, WIRINGS
 from shoal.testing import BATTERY, CheckFailed, check, checks, run
 
 CASES = [
@@ -33,6 +33,7 @@ def test_method(kind: str, name: str, each: str) -> None:
 
 MLP, CONV, DENSE = BLOCKS.get("mlp"), BLOCKS.get("conv"), LINEARS.get("dense")
 BATCH, RESIDUAL, GROUPED = NORMS.get("batch"), WIRINGS.get("residual"), WIRINGS.get("grouped")
+POOL = HEADS.get("pool")
 ATTENTION, VECTOR, CLASSES = BLOCKS.get("attention"), STEMS.get("vector"), TASKS.get("classification")
 
 
@@ -41,6 +42,9 @@ CONVOLVE = DENSE.convolve
 
 def nodes(self: Any) -> list[set[int]]:
     return [{i} for i in range(self.depth + 1)]
+
+
+ODD = torch.linalg.det  # an operation that the counter has no formula for
 
 
 FAULTS: list[tuple[str, str, str, Any, str, Any]] = [
@@ -57,6 +61,11 @@ FAULTS: list[tuple[str, str, str, Any, str, Any]] = [
     ("block", "mlp", "ends_are_linears", MLP, "outlets", ("upper",)),
     ("block", "attention", "ends_are_linears", ATTENTION, "inlets", ("query", "key")),
     ("block", "mlp", "tiny_is_known", MLP, "tiny", {"hiden": 3}),
+    ("block", "mlp", "costed", MLP, "forward", lambda self, x: self.down(self.act(self.up(x))) * ODD(torch.eye(2))),
+    ("linear", "dense", "costed", DENSE, "forward", lambda self, x: F.linear(x, self.weight * ODD(torch.eye(2)))),
+    ("linear", "dense", "costed", DENSE, "convolve", lambda self, x, stride=1: CONVOLVE(self, x) * ODD(torch.eye(2))),
+    ("wiring", "residual", "costed", RESIDUAL, "forward", lambda self, x, layers: layers[0](x) * ODD(torch.eye(2))),
+    ("head", "pool", "costed", POOL, "forward", lambda self, x: self.map(x.view(2, -1, 8).mean(1)) * ODD(torch.eye(2))),
     ("linear", "dense", "forward_is_matrix", DENSE, "forward", lambda self, x: F.linear(x, self.weight)),
     ("linear", "dense", "fit_own_matrix", DENSE, "fit", lambda self, m: self.weight.data.mul_(2)),
     ("linear", "dense", "convolve_is_matrix", DENSE, "convolve", lambda self, x, stride=1: CONVOLVE(self, x)),

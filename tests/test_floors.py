@@ -20,7 +20,7 @@ FLOORS = {
     1: ["core", "kinds"],  # kinds.py is a mere list of folder names, and core/spec.py needs it
     2: ["stems", "blocks", "linears", "norms", "wirings", "joins", "heads", "tasks", "data"],
     3: ["net", "nets", "costing", "dataflow", "anatomy", "evidence"],
-    4: ["building", "training", "edits", "recipe", "measures", "testing"],
+    4: ["building", "matching", "training", "edits", "recipe", "measures", "testing"],
     5: ["artifact", "compressors", "strategies", "goals"],
     6: ["compression", "compressed", "weighing", "analysis", "searching"],
     7: ["studies", "report"],
@@ -34,6 +34,8 @@ BESIDE = {
     ("kinds", "core"): "a kind is a Kind",
     ("anatomy", "dataflow"): "spans are found by following tensors through one run",
     ("costing", "evidence"): "a latency is a number with its interval",
+    ("costing", "net"): "the latency of a spec is predicted from its empty net",
+    ("matching", "building"): "a spec that is looked for is completed as one that is built",
     ("training", "building"): "a spec is trained by building its net first",
     ("compression", "weighing"): "the driver weighs what is proposed",
     ("compression", "compressed"): "the driver gives a Compression",

@@ -24,8 +24,11 @@ if TYPE_CHECKING:  # the same as _HOME, for type checkers and editors; a test ho
     from shoal.core.spec import Spec as Spec
     from shoal.costing import cost as cost
     from shoal.costing import latency as latency
+    from shoal.costing.prediction import predict_latency as predict_latency
+    from shoal.costing.probing import probe as probe
     from shoal.data import open_data as open_data
     from shoal.evidence import compare as compare
+    from shoal.matching import match as match
     from shoal.net import Net as Net
     from shoal.training import TrainingRecipe as TrainingRecipe
     from shoal.training import evaluate as evaluate
@@ -47,7 +50,10 @@ _HOME = {
     "fit": "shoal.training",
     "latency": "shoal.costing",
     "load": "shoal.artifact",
+    "match": "shoal.matching",
     "open_data": "shoal.data",
+    "predict_latency": "shoal.costing.prediction",
+    "probe": "shoal.costing.probing",
     "save": "shoal.artifact",
     "train": "shoal.training",
 }

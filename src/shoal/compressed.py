@@ -199,7 +199,7 @@ def layer_rows(
 
 
 def _span_costs(module: nn.Module, paths: Sequence[str], example: Any) -> dict[str, dict[str, Any]]:
-    layers = cost(module, example).layers
+    layers = cost(module, example, training=False).calls
     times = per_span_ms(module, example, list(paths), seconds=1.0) if paths else {}
     return {
         path: {

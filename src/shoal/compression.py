@@ -50,6 +50,8 @@ CALIBRATION = 384  # rows of the valid part that proposals are weighed on
 SEARCH_SHARE = 0.35  # of the time within which all must be done
 SPARE = 0.85  # of the time left goes to healing and controls; the rest to measuring
 SHARE = 0.35  # of the whole way to the goals is gone in a round: harms do not add up, so the rest is weighed again
+TOGETHER = 2.0  # times the sum of what each costs alone is what proposals may cost when they are taken together
+SLACK = 0.02  # of the loss of a net that says nothing, which they may cost beyond that
 TOLERANCE = 1e-3  # how far folding may move an output in float32, relative to the largest
 Say = Callable[[str], None]
 
@@ -125,9 +127,11 @@ def compress(
         }
         for name, shape in shapes.items():
             say(f"control: {name}, the same healing")
-            result = train(shape, dataset, heal, seed=seed, objective=teach).test
+            control = train(shape, dataset, heal, seed=seed, objective=teach)
+            if control.stopped == "interrupt":
+                break  # trained for less than the compressed one, it is no control
             margin = kept.points if kept.points is not None else 0.0
-            ran.append(Control(name, result, compare(result.scores, after.scores, margin)))
+            ran.append(Control(name, control.test, compare(control.test.scores, after.scores, margin)))
     side = _folds(original, example)
     folded = _folded(original, side, example) if side else None
     last = _measured(final, original, after, example, runtime, 3.0)
@@ -175,12 +179,15 @@ class _Plan:
     def edits(self) -> tuple[Edit, ...]:
         return tuple(edit for step in self.steps for edit in step.weighed.proposal.edits)
 
-    def take(self, chosen: Sequence[Weighed], number: int) -> None:
-        """Do proposals that touch nothing in common, the last place first: a Net numbers its layers anew."""
+    def taking(self, chosen: Sequence[Weighed], number: int) -> _Plan:
+        """The plan with proposals done that touch nothing in common, the last place first: a Net numbers its layers
+        anew."""
+        module, tracks, steps = self.module, self.tracks, list(self.steps)
         for one in sorted(chosen, key=lambda w: order_of(w.proposal.paths[0]), reverse=True):
-            self.module = replayed(self.module, one.proposal.edits)
-            self.tracks = tracked(self.tracks, one.proposal, self.module)
-            self.steps.append(Step(one, number))
+            module = replayed(module, one.proposal.edits)
+            tracks = tracked(tracks, one.proposal, module)
+            steps.append(Step(one, number))
+        return _Plan(module, steps, tracks)
 
 
 def _search(original: nn.Module, weigher: Weigher, makers: Mapping[str, Compressor], stop: float, say: Say) -> _Plan:
@@ -198,10 +205,10 @@ def _search(original: nn.Module, weigher: Weigher, makers: Mapping[str, Compress
             if not chosen:
                 break
             number += 1
-            plan.take(chosen, number)
+            before, plan = plan, _together(plan, chosen, number, weigher)
             now = scale.measure(_flat(plan.module, scale.example))
-            loss = weigher.loss(plan.module)
-            say(f"round {number}: took {len(chosen)} of {len(weighed)} weighed; {_metrics(now)}, valid loss {loss:.4f}")
+            took, loss = len(plan.steps) - len(before.steps), weigher.loss(plan.module)
+            say(f"round {number}: took {took} of {len(weighed)} weighed; {_metrics(now)}, valid loss {loss:.4f}")
     except KeyboardInterrupt:
         if not plan.steps:
             raise
@@ -219,6 +226,18 @@ def _cheapest(weighed: Sequence[Weighed], wanted: float) -> list[Weighed]:
         if compatible(chosen, one):
             chosen.append(one)
     return chosen
+
+
+def _together(plan: _Plan, chosen: Sequence[Weighed], number: int, weigher: Weigher) -> _Plan:
+    """The plan with the proposals done; with the cheaper half of them, and so on, where together they cost far more
+    than one by one: all layers of a stage may be spared singly and not at once."""
+    base = weigher.loss(plan.module)
+    while True:
+        taken = plan.taking(chosen, number)
+        allowed = TOGETHER * sum(max(one.harm, 0.0) for one in chosen) + SLACK * weigher.silence
+        if len(chosen) == 1 or weigher.loss(taken.module) - base <= allowed:
+            return taken
+        chosen = chosen[: len(chosen) // 2]
 
 
 def _check(task: Task, keep: Keep) -> None:
@@ -241,7 +260,7 @@ def _healing(recipe: TrainingRecipe | None, data: Dataset, left: float | None, r
     """The recipe given, or a short one; cut to an equal share of the time left for each of the runs."""
     if recipe is None:
         epochs = min(20.0, max(1.0, round(600 * 64 / max(len(data.train), 1))))
-        recipe = TrainingRecipe(lr=2e-3, batch=64, epochs=epochs, clip=1.0, ema=0.98)
+        recipe = TrainingRecipe(lr=1e-3, batch=64, epochs=epochs, clip=1.0, ema=0.98)
     if left is None:
         return recipe
     share = SPARE * left / runs

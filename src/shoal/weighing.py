@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -76,7 +77,7 @@ class Scale:
 
     def counts(self, module: nn.Module) -> dict[str, float]:
         """The metrics that are counted, not timed."""
-        found = cost(module, self.example)
+        found = cost(module, self.example, training=False)
         return {"params": found.params, "macs": found.macs, "bytes": found.bytes, "depth": found.depth}
 
 
@@ -90,10 +91,17 @@ class Weigher:
 
     def loss(self, module: nn.Module) -> float:
         """The task's loss on the calibration rows, in eval mode."""
+        return float(self.task.loss(self._outputs(module), self.y))
+
+    @cached_property
+    def silence(self) -> float:
+        """The loss of answers that are all zero: what there is to lose."""
+        return float(self.task.loss(torch.zeros_like(self._outputs(self.scale.original)), self.y))
+
+    def _outputs(self, module: nn.Module) -> Tensor:
         module.eval()
         with torch.inference_mode():
-            outputs = [module(part) for part in self.x.split(256)]
-        return float(self.task.loss(torch.cat(outputs).float(), self.y))
+            return torch.cat([module(part) for part in self.x.split(256)]).float()
 
     def proposals(self, module: nn.Module, compressors: Mapping[str, Compressor]) -> list[tuple[str, Proposal]]:
         """What every compressor proposes for the module as it is."""

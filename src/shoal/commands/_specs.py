@@ -53,7 +53,7 @@ def show_spec(talk: Talk, spec: Spec, data: Dataset | None) -> dict[str, Any]:
 
 
 def _row(index: int, stage: Stage, found: Cost) -> tuple[Any, ...]:
-    own = [layer for layer in found.layers if layer.path.startswith(f"stages.{index}.")]
+    own = [layer for layer in found.calls if layer.path.startswith(f"stages.{index}.")]
     params = sum(layer.params for layer in own if layer.call == 0)
     macs = sum(layer.macs for layer in own)
     return index, str(stage.wiring), len(stage.layers), stage.dim, stage.depth, params, macs

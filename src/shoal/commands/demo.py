@@ -18,7 +18,7 @@ from shoal.core.errors import BadSetting
 DATA, SPEC = "digits", "residual(conv) 24x16"
 TO, KEEP = "latency<=50%", "-1pt"
 EPOCHS = 12
-HEALING = {"lr": 4e-3, "batch": 64, "epochs": 20, "ema": 0.98, "clip": 1.0, "augment": ["shift"]}
+HEALING = {"lr": 1e-3, "batch": 64, "epochs": 8, "ema": 0.98, "clip": 1.0, "augment": ["shift"]}
 FAST = {"epochs": 1}  # of training and of healing, with --fast
 
 

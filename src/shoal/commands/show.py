@@ -79,6 +79,6 @@ def _module(talk: Talk, place: str, like: str | None, target: str | None) -> dic
         return {"type": kind, "params": size}
     found = cost(module, open_data(like, target=target, as_given=True).example(1))
     talk.say(f"{place}: {kind}, {found} (on one row of {like})\n")
-    rows = [(x.path, x.type, str(x.output_shape), x.params, x.macs) for x in found.layers if x.params or x.macs]
+    rows = [(x.path, x.type, str(x.output_shape), x.params, x.macs) for x in found.calls if x.params or x.macs]
     talk.table(["layer", "type", "gives", "params", "macs"], rows)
     return {"type": kind, **found.to_json()}

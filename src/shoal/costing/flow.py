@@ -11,14 +11,16 @@ larger depth. Storages are held weakly, so activations are freed as in any other
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from shoal.core.example import tensors
-from shoal.costing.formulas import Work, name_of
+from shoal.costing.storage import parts_of, plain
+from shoal.costing.work import Call, Work
 
 Key = tuple[str, int]
 
@@ -30,29 +32,33 @@ class Flow:
         self._depths: dict[Key, int] = {}
         self._kept: dict[Key, Any] = {}  # what keeps a key from being used again for something else
 
-    def start(self, inputs: Any) -> None:
-        """Say what the input is."""
-        for tensor in tensors(inputs):
-            self._write(tensor, 0)
+    def start(self, tree: Any, depth: int | None = 0) -> None:
+        """Say how deep tensors are: the input, and what came about unseen; None: they rest on no input."""
+        if depth is not None:
+            for tensor in plain(tree):
+                self._write(tensor, depth)
 
     def depth(self, tree: Any) -> int | None:
         """The largest depth in a nest of tensors; None when none of them depends on the input."""
-        found = [self._depths.get(self._key(tensor)) for tensor in tensors(tree)]
-        return max((depth for depth in found if depth is not None), default=None)
+        return self._largest(plain(tree))
 
     def deepest(self) -> int:
         """The largest depth of all."""
         return max(self._depths.values(), default=0)
 
-    def see(self, func: Any, args: Any, kwargs: Any, out: Any, work: Work | None) -> None:
+    def see(self, call: Call, work: Work) -> None:
         """Follow one operation that has just been run."""
-        depth = self.depth((args, kwargs))
-        if depth is None or makes_new(name_of(func)):
+        depth = self._largest(parts_of(call.given))
+        if depth is None or makes_new(call.name):
             return
-        if work is not None and self._by_weights(work):
+        if work.factors and self._by_weights(work):
             depth += work.steps
-        for tensor in tensors((out, written(func, args, kwargs))):
+        for tensor in parts_of([*call.made, *written(call)]):
             self._write(tensor, depth)
+
+    def _largest(self, tensors: list[Tensor]) -> int | None:
+        found = [self._depths.get(self._key(tensor)) for tensor in tensors]
+        return max((depth for depth in found if depth is not None), default=None)
 
     def _by_weights(self, work: Work) -> bool:
         factors = [factor for factor in work.factors if isinstance(factor, Tensor | torch.ScriptObject)]
@@ -67,10 +73,9 @@ class Flow:
 
     @staticmethod
     def _key(tensor: Tensor) -> Key:
-        try:
+        if tensor.layout is torch.strided:
             return "storage", tensor.untyped_storage()._cdata
-        except NotImplementedError:  # sparse and other tensors that have no storage of their own
-            return "tensor", id(tensor)
+        return "tensor", id(tensor)  # in a layout of some library's own, which has no storage
 
 
 def makes_new(name: str) -> bool:
@@ -78,10 +83,18 @@ def makes_new(name: str) -> bool:
     return name.endswith("_like") or ".new_" in name
 
 
-def written(func: Any, args: Any, kwargs: Any) -> list[Any]:
+def written(call: Call) -> list[Tensor]:
     """The arguments that an operation writes to, by its schema."""
-    schema = getattr(func, "_schema", None)
-    declared = schema.arguments if schema is not None else ()
-    named = {argument.name for argument in declared if argument.alias_info and argument.alias_info.is_write}
-    by_place = [value for argument, value in zip(declared, args, strict=False) if argument.name in named]
-    return by_place + [value for name, value in kwargs.items() if name in named]
+    places, names = _targets(call.func) if isinstance(call.func, OpOverload) else ((), ())
+    values = [call.args[place] for place in places if place < len(call.args)]
+    values += [call.kwargs[name] for name in names if name in call.kwargs]
+    return [
+        tensor for value in values for tensor in (value if isinstance(value, list) else [value]) if tensor is not None
+    ]
+
+
+@cache
+def _targets(func: OpOverload) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    declared = enumerate(func._schema.arguments)
+    found = [(place, each.name) for place, each in declared if each.alias_info and each.alias_info.is_write]
+    return tuple(place for place, _ in found), tuple(name for _, name in found)

@@ -1,35 +1,39 @@
 """Latency: how long a call takes on this machine, and how much longer than another, side by side.
 
-A machine's speed drifts, so two times measured one after the other say little. Here the contestants alternate in short
-bursts, in random order; the first sample of a burst is dropped, for it pays for the other's use of the caches. Each
-pair of bursts gives one ratio, and the interval comes from drawing runs of neighbouring ratios again.
+warm-up        a module runs until five calls take no less than the five before, within 5%: the first calls load code,
+               choose kernels and fill caches, which no later call does
+threads        pinned while measuring and kept with the result: a time without its number of threads says nothing
+side by side   a machine's speed drifts by more than what is looked for, so two times measured one after the other say
+               little; contestants alternate in short bursts, on copies made anew (see bursts.py)
+not separable  the interval of the ratio holds 1: this measurement does not tell the two apart. A module against itself,
+               or its copy, comes out as different in at most 5% of measurements (bench/latency_aa.py)
 
-    round 1: A A A A | B B B B      round 2: B B B B | A A A A      ...      ratio = median of (A / B) over rounds
+What runs beside slows calls down, also by half: the median in milliseconds is of this machine as busy as it was. The
+ratio is taken from the fastest call of each burst, and says more.
 """
 
 from __future__ import annotations
 
+import copy
 import gc
-import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from statistics import median
 from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from shoal.core.errors import BadModel, BadSetting, suggest
-from shoal.core.example import arguments, evaluating, failed
+from shoal.core.example import arguments, evaluating, failed, tensors
+from shoal.costing.bursts import PAIRS, Bursts, ratio_of, timed
 from shoal.costing.runtimes import Run, runner
-from shoal.evidence import Evidence, ratio_of_medians
-
-_ROUNDS = 200  # bursts of each contestant, when the budget has room for them: slow spells last some 20 ms, bursts less
-_FEWEST = 12  # and when it has not
-_SHORTEST = 50_000  # ns: calls below this are timed several at once
+from shoal.evidence import Evidence
 
 
 @dataclass(frozen=True)
@@ -50,14 +54,15 @@ class Spread:
 class Latency(Spread):
     """A spread, with what it was measured on, and against what.
 
-    `ratio` says how many times as long the module takes as `against`; None when nothing was given to compare with. Its
-    n counts rounds, not calls.
+    `batch` is the one asked for; None: the example's. `ratio` says how many times as long the module takes as
+    `against`; None when nothing was given to compare with. Its n counts pairs of copies, not calls.
     """
 
     runtime: str = "eager"
     threads: int = 1
     against: Spread | None = None
     ratio: Evidence | None = None
+    batch: int | None = None
 
     @property
     def separable(self) -> bool:
@@ -66,6 +71,7 @@ class Latency(Spread):
 
     def __str__(self) -> str:
         text = f"{Spread.__str__(self)}, {self.runtime}, {self.threads} threads"
+        text += "" if self.batch is None else f", batch {self.batch}"
         if self.ratio is None:
             return text
         return f"{text}; {self.ratio} of {self.against}" + ("" if self.separable else ", not separable")
@@ -83,32 +89,57 @@ def latency(
     runtime: str = "eager",
     threads: int | None = None,
     seconds: float = 1.0,
+    batch: int | None = None,
 ) -> Latency:
     """Time a module on an example, alone or against another, in eval mode without gradients.
 
     `example` is a tensor, a tuple of arguments or a dict of keyword arguments. `against` is a module for the same
     example, or a pair (module, example). `runtime` is eager, compile or onnxruntime. `threads` are pinned while
     measuring; None: as many as torch uses now. `seconds` is the time to measure each contestant for; warming up takes
-    up to half of it again, building (compile, export) comes on top, and calls longer than a twelfth of it exceed it.
-    Raises BadSetting for settings out of range, BadModel when a module does not run.
+    up to half of it again, building (copy, compile, export) comes on top, and calls longer than a 13th of it exceed it.
+    `batch` repeats or cuts the examples along their first axis, see :func:`at_batch`.
+    Against another, copies of both are timed, so there must be room for them; in onnxruntime there is one session of
+    each, and the interval does not know of where its weights lie.
+    Raises BadSetting for settings out of range, BadModel when a module does not run or cannot be copied.
     """
     if not seconds > 0 or (threads is not None and threads < 1):
         raise BadSetting(f"latency: seconds={seconds}, threads={threads}: both must be above 0")
     contestants = [(module, example)]
     if against is not None:
         contestants.append(against if isinstance(against, tuple) else (against, example))
+    if batch is not None:
+        contestants = [(one, at_batch(given, batch)) for one, given in contestants]
     with ExitStack() as stack:
-        threads = stack.enter_context(_pinned(threads))
+        threads = stack.enter_context(pinned(threads))
         for one, _ in contestants:
             stack.enter_context(evaluating(one))
-        runs = [runner(one, given, runtime, threads) for one, given in contestants]
+        makers = [_maker(one, given, runtime, threads, against is not None) for one, given in contestants]
         stack.enter_context(_no_collection())
-        samples, repeats = _measure(runs, seconds)
-    spreads = [_spread(np.concatenate(own), count) for own, count in zip(samples, repeats, strict=True)]
-    ratio = None
-    if against is not None:
-        ratio = ratio_of_medians(*([float(np.median(burst)) for burst in own] for own in samples), paired=True)
-    return Latency(**asdict(spreads[0]), runtime=runtime, threads=threads, against=[*spreads, None][1], ratio=ratio)
+        bursts, repeats = timed(makers, seconds, 1 if against is None else PAIRS)
+    spreads = [_spread(own, count) for own, count in zip(bursts, repeats, strict=True)]
+    other, ratio = (None, None) if against is None else (spreads[1], ratio_of(*bursts))
+    return Latency(**asdict(spreads[0]), runtime=runtime, threads=threads, against=other, ratio=ratio, batch=batch)
+
+
+def at_batch(example: Any, batch: int) -> Any:
+    """The example with `batch` rows: its own, repeated in their order as often as it takes, or the first ones.
+
+    The batch it has is the first axis of its first tensor with two axes or more, or of its first with one where there
+    is none. Tensors whose first axis is as long are taken for rows; all others stay as they are.
+    """
+    found = [tensor for tensor in tensors(example) if tensor.ndim]
+    rows = next((len(tensor) for tensor in found if tensor.ndim > 1), len(found[0]) if found else 0)
+    if batch < 1 or not rows:
+        raise BadSetting(
+            f"batch={batch} of an example with {rows} rows: give 1 or more, and tensors with rows to repeat"
+        )
+
+    def fit(tensor: Tensor) -> Tensor:
+        if not tensor.ndim or len(tensor) != rows:
+            return tensor
+        return tensor[torch.arange(batch, device=tensor.device) % rows]
+
+    return tree_map_only(Tensor, fit, example)
 
 
 def per_span_ms(
@@ -137,7 +168,7 @@ def per_span_ms(
 
         return stop
 
-    with _pinned(threads), evaluating(module), ExitStack() as stack, torch.inference_mode():
+    with pinned(threads), evaluating(module), ExitStack() as stack, torch.inference_mode():
         for path in paths:
             stack.callback(parts[path].register_forward_pre_hook(enter(path)).remove)
             stack.callback(parts[path].register_forward_hook(leave(path), prepend=True).remove)
@@ -157,48 +188,32 @@ def per_span_ms(
     return {path: median(runs[path][2:]) / 1e6 for path in paths}  # the first two warm up
 
 
-def _measure(runs: list[Run], seconds: float) -> tuple[list[list[np.ndarray]], list[int]]:
-    """Samples in ns a call: one array a burst, by contestant; and how many calls one sample holds."""
-    repeats = [max(1, round(_SHORTEST / _warm(run, seconds / 2))) for run in runs]
-    samples: list[list[np.ndarray]] = [[] for _ in runs]
-    order, shuffle = list(range(len(runs))), random.Random(0)
-    end = perf_counter_ns() + seconds * len(runs) * 1e9
-    for done in range(_ROUNDS):
-        if done >= _FEWEST and perf_counter_ns() > end:
-            break
-        shuffle.shuffle(order)
-        for k in order:
-            burst, over = [_time(runs[k], repeats[k])], perf_counter_ns() + seconds / _ROUNDS * 1e9
-            while perf_counter_ns() < over:
-                burst.append(_time(runs[k], repeats[k]))
-            samples[k].append(np.array(burst[1:] or burst))
-    return samples, repeats
+def _maker(module: nn.Module, example: Any, runtime: str, threads: int, anew: bool) -> Callable[[], Run]:
+    """What makes something to time: a new copy each time, or the same again and again."""
+    if anew and runtime != "onnxruntime":
+        return partial(_copied, module, example, runtime, threads)
+    run = runner(module, example, runtime, threads)
+    return lambda: run
 
 
-def _warm(run: Run, seconds: float) -> float:
-    """Run until five calls take no longer than the five before, within 5%, or until the time is up; ns a call."""
-    end, before = perf_counter_ns() + seconds * 1e9, float("inf")
-    while True:
-        now = median(_time(run, 1) for _ in range(5))
-        if now > 0.95 * before or perf_counter_ns() > end:
-            return max(now, 1.0)
-        before = now
+def _copied(module: nn.Module, example: Any, runtime: str, threads: int) -> Run:
+    try:
+        own = copy.deepcopy(module)
+    except Exception as error:
+        raise failed(module, error, "cannot be copied", "measure it without against") from error
+    return runner(own, example, runtime, threads)
 
 
-def _time(run: Run, repeats: int) -> float:
-    start = perf_counter_ns()
-    for _ in range(repeats):
-        run()
-    return (perf_counter_ns() - start) / repeats
-
-
-def _spread(samples: np.ndarray, repeats: int) -> Spread:
+def _spread(pairs: list[Bursts], repeats: int) -> Spread:
+    """Of all samples but the first of a burst, which pays for the other's use of the caches."""
+    samples = np.concatenate([burst[1:] if len(burst) > 1 else burst for bursts in pairs for burst in bursts])
     low, middle, high = (float(x) / 1e6 for x in np.percentile(samples, [10, 50, 90]))
     return Spread(middle, low, high, len(samples), repeats)
 
 
 @contextmanager
-def _pinned(threads: int | None) -> Iterator[int]:
+def pinned(threads: int | None) -> Iterator[int]:
+    """That many threads in torch inside, as many as before afterwards; None: as many as it uses now."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:

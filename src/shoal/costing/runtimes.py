@@ -30,10 +30,9 @@ def runner(module: nn.Module, example: Any, runtime: str = "eager", threads: int
     The module must be in eval mode. `threads` is used by onnxruntime only; the others obey torch.set_num_threads.
     Raises BadSetting for an unknown runtime, BadModel when the module does not run there.
     """
-    known = {"eager": _eager, "compile": _compiled, "onnxruntime": _onnx}
-    if runtime not in known:
-        raise BadSetting(f"runtime {runtime!r}: not known; give one of {', '.join(known)}")
-    run = known[runtime](module, example, threads or torch.get_num_threads())
+    if runtime not in RUNTIMES:
+        raise BadSetting(f"runtime {runtime!r}: not known; give one of {', '.join(RUNTIMES)}")
+    run = RUNTIMES[runtime](module, example, threads or torch.get_num_threads())
     try:
         run()
     except Exception as error:
@@ -115,3 +114,10 @@ def _quiet(kind: type[Warning]) -> Iterator[None]:
             yield
     finally:
         log.setLevel(level)
+
+
+RUNTIMES: dict[str, Callable[[nn.Module, Any, int], Run]] = {
+    "eager": _eager,
+    "compile": _compiled,
+    "onnxruntime": _onnx,
+}

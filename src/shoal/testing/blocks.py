@@ -10,6 +10,7 @@ from shoal.core.part import Part
 from shoal.core.spec import Spec
 from shoal.kinds import LINEARS
 from shoal.net import Layer, Net
+from shoal.testing._costs import require_costed
 from shoal.testing._exports import check_onnx, check_pt2
 from shoal.testing._samples import (
     DIM,
@@ -123,6 +124,13 @@ def context_reaches_it(subject: Subject) -> None:
             require(not torch.equal(given, made(x)), f"context {name!r} changes nothing")
             if name == "mask":
                 _hides(made, x, sample)
+
+
+def costed(subject: Subject) -> None:
+    """The counter knows every operation, at each layout and with all the context that is asked for."""
+    for places in layouts(subject.cls):
+        made, x = _shaken(subject), inputs(places)
+        require_costed(made, {"x": x, "context": {name: context(name, x) for name in made.reads}})
 
 
 def exports_to_pt2(subject: Subject) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shoal.core.base import Linear
 from shoal.core.errors import BadSetting
 from shoal.core.part import Part
 from shoal.kinds import LINEARS
+from shoal.testing._costs import require_costed
 from shoal.testing._samples import Subject, require, require_close, require_gradients, shake
 
 ENDS = ((8, 12), (12, 8), (8, 8), (6, 10))
@@ -93,6 +94,14 @@ def gradients(subject: Subject) -> None:
     require_gradients(made, made.convolve(torch.randn(2, 8, 5, 4, dtype=torch.float64)))
 
 
+def costed(subject: Subject) -> None:
+    """The counter knows every operation, of a matrix and of a convolution."""
+    require_costed(_make(subject, 8, 12, ()), torch.randn(2, 8, dtype=torch.float64))
+    for kernel in KERNELS:
+        x = torch.randn(2, 6, *(7, 6)[: len(kernel)], dtype=torch.float64)
+        require_costed(_Convolving(_make(subject, 6, 10, kernel)), x)
+
+
 def starts_like_dense(subject: Subject) -> None:
     """At the start the output has the variance that a dense matrix gives it, within a factor of 4."""
     spread = {}
@@ -102,6 +111,17 @@ def starts_like_dense(subject: Subject) -> None:
         spread[part.name] = float(torch.stack([linear(x).detach() for linear in made]).var())
     ratio = spread[subject.name] / spread["dense"]
     require(0.25 <= ratio <= 4, f"output variance is {ratio:.2f} times that of dense")
+
+
+class _Convolving(nn.Module):
+    """A linear that is called as a convolution."""
+
+    def __init__(self, linear: Linear) -> None:
+        super().__init__()
+        self.linear = linear
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear.convolve(x)
 
 
 def _compare(made: Linear, kernel: tuple[int, ...]) -> None:

@@ -12,6 +12,7 @@ from shoal.core.errors import BadSpec
 from shoal.core.part import Part
 from shoal.kinds import JOINS, STEMS
 from shoal.net import DENSE
+from shoal.testing._costs import require_costed
 from shoal.testing._samples import BATCH, DIM, PLACES, Subject, build, inputs, require, require_gradients
 
 # what data may look like: its places, its channels, its vocabulary
@@ -121,6 +122,12 @@ def head_gradients(subject: Subject) -> None:
         other = x.clone()
         other[1] += 1
         require(torch.equal(head.eval()(x)[0], head(other)[0]), "row 0 changes with the last row of the batch")
+
+
+def head_costed(subject: Subject) -> None:
+    """The counter knows every operation, at each layout."""
+    for places in PLACES:
+        require_costed(build(subject), inputs(places).float())
 
 
 def _stem(subject: Subject, data: tuple[tuple[int, ...], int, int | None]) -> nn.Module:

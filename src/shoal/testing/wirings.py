@@ -13,6 +13,7 @@ from shoal.core.part import Part
 from shoal.core.spec import LayerSpec, Spec, Stage
 from shoal.kinds import WIRINGS
 from shoal.net import Net
+from shoal.testing._costs import require_costed
 from shoal.testing._exports import check_onnx, check_pt2
 from shoal.testing._probes import measured_reads, probed
 from shoal.testing._samples import (
@@ -114,6 +115,11 @@ def gradients(subject: Subject) -> None:
     net = _net(subject, 5, "mlp[hidden=8]").double()
     shake(net)
     require_gradients(net, net(inputs(0)))
+
+
+def costed(subject: Subject) -> None:
+    """The counter knows every operation of a small net of it."""
+    require_costed(_net(subject, 4, "mlp[hidden=8]"), inputs(0).float())
 
 
 def trains_at_1(subject: Subject) -> None:
