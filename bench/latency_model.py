@@ -85,7 +85,7 @@ def _worth(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:
         error = np.abs(values / truth - 1)
         found[f"rank with {measured}"] = float(spearmanr(values, truth).statistic)
         found[f"error of {measured}"] = (
-            f"{np.median(error):.1%}, {np.quantile(error, 0.9):.1%}" if "ms" in name else "-"
+            f"{np.median(error):.1%}, {np.quantile(error, 0.9):.1%}" if name.endswith(" ms") else "-"
         )
     return found
 

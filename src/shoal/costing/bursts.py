@@ -10,8 +10,8 @@ A round gives one ratio, of the fastest call in each burst: what else runs on a 
 times as long as B, lots alone decide which round ratios lie above t and which below, and to swap the names in a whole
 pair would have been as likely. So t is believed unless the balance, rounds above t less rounds below, is as large in at
 most 2.5% of all ways to swap names in thirteen pairs; the interval holds every t that is believed. This asks nothing of
-the machine's noise: spells, drift and outliers may be as they like. An interval at 95% might leave out the truth in 5%;
-half of that is aimed for, so that a count of false alarms stays below.
+the machine's noise but that it does not know the names: spells, drift and outliers may be as they like. An interval at
+95% might leave out the truth in 5%; half of that is aimed for, so that a count of false alarms stays below.
 """
 
 from __future__ import annotations
@@ -50,7 +50,10 @@ def timed(makers: Sequence[Callable[[], Run]], seconds: float, pairs: int) -> tu
     for _ in range(pairs):
         lots.shuffle(order)
         runs = {k: makers[k]() for k in order}
-        repeats = repeats or [max(1, round(_SHORTEST / _warm(runs[k], seconds / 2))) for k in range(len(makers))]
+        if not repeats:
+            spent = [_warm(runs[k], seconds / 2) for k in range(len(makers))]
+            repeats = [max(1, round(_SHORTEST / one)) for one in spent]
+            length = _length(max(one * count for one, count in zip(spent, repeats, strict=True)) / 1e9, seconds, pairs)
         for own in bursts:
             own.append([])
         end = perf_counter_ns() + seconds / pairs * len(makers) * 1e9
@@ -59,7 +62,7 @@ def timed(makers: Sequence[Callable[[], Run]], seconds: float, pairs: int) -> tu
                 break
             lots.shuffle(order)
             for k in order:
-                bursts[k][-1].append(_burst(runs[k], repeats[k], seconds / _ROUNDS, end))
+                bursts[k][-1].append(np.array([_time(runs[k], repeats[k]) for _ in range(length)]))
         runs.clear()
         gc.collect(0)  # copies that a cycle holds would stay: the collector is off
     return bursts, repeats
@@ -79,12 +82,11 @@ def ratio_of(first: Sequence[Bursts], second: Sequence[Bursts]) -> Evidence:
     return Evidence(value, low, high, len(pairs), unit="x")
 
 
-def _burst(run: Run, repeats: int, seconds: float, end: float) -> NDArray[np.float64]:
-    """Samples for that long, and two if the first leaves time before the end: it may have found the caches cold."""
-    samples, over = [_time(run, repeats)], perf_counter_ns() + seconds * 1e9
-    while (now := perf_counter_ns()) < over or (len(samples) == 1 and now < end):
-        samples.append(_time(run, repeats))
-    return np.array(samples)
+def _length(slowest: float, seconds: float, pairs: int) -> int:
+    """Samples a burst, as many for all: the fastest of more would be faster. Two at the least where there is time for
+    it, since the first may find the caches cold.
+    """
+    return max(1, min(2, int(seconds / pairs / slowest)), round(seconds / _ROUNDS / slowest))
 
 
 def _warm(run: Run, seconds: float) -> float:
