@@ -21,9 +21,9 @@ from scipy.stats import spearmanr
 
 from shoal.core.spec import Spec
 from shoal.costing import cost, latency
-from shoal.costing.prediction import predict_latency
-from shoal.costing.probing import Clock, Probed, probe_file
-from shoal.costing.runtimes import runner
+from shoal.costing.predicting.prediction import predict_latency
+from shoal.costing.predicting.probing import Clock, Probed, probe_file
+from shoal.costing.timing.runtimes import runner
 from shoal.net import Net
 
 MACS = 2e9  # of a run; above, a net would take seconds
@@ -73,7 +73,8 @@ def main() -> None:
     found = [_worth(rows, name) for name in ("predicted ms", "macs", "params", "depth")]
     show("against what was measured", found)
     about = {"threads": given.threads, "runtime": given.runtime, "probe seconds": probed.seconds, "summary": found}
-    print(write("latency_model", rows, **about))
+    name = "latency_model" if given.runtime == "eager" else f"latency_model_{given.runtime}"
+    print(write(name, rows, **about))
 
 
 def _worth(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from shoal.core.errors import ShoalError
 from shoal.core.kind import Kind, Setting
 from shoal.core.part import Part
 from shoal.core.spec import LayerSpec, wiring_of
-from shoal.costing import count, flow, formulas, memory
+from shoal.costing.counting import count, flow, formulas, memory
 from shoal.kinds import KINDS
 from shoal.net import Layer
 

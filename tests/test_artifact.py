@@ -475,6 +475,13 @@ def test_export_to_one_file(tmp_path: Path) -> None:
         export(net, x, tmp_path / "net.pt")
 
 
+def test_an_onnx_file_tells_nothing_of_the_source(tmp_path: Path) -> None:
+    export(a_net(), torch.rand(4, 6), tmp_path / "net.onnx", "onnx")
+    written = (tmp_path / "net.onnx").read_bytes()
+    assert b"stack_trace" not in written
+    assert b".py" not in written
+
+
 def test_an_export_that_gives_something_else_is_an_error(tmp_path: Path) -> None:
     class Dice(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -19,10 +19,11 @@ from shoal.commands._inputs import Given, Input, drawn, read_input
 from shoal.commands._program_target import program_target
 from shoal.core.errors import BadSetting
 from shoal.core.spec import Spec
-from shoal.costing import cost, probing
-from shoal.costing.kernels import Sample
-from shoal.costing.probing import Probed, probe_file
-from shoal.costing.roofline import Roof
+from shoal.costing import cost
+from shoal.costing.predicting import probing
+from shoal.costing.predicting.kernels import Sample
+from shoal.costing.predicting.probing import Probed, probe_file
+from shoal.costing.timing.roofline import Roof
 from shoal.net import Net
 
 SPEC = "convolution[channels=1] | residual(conv, attention) 2x8 | pool[outputs=10]"

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from closed_forms import Do, X, do
 from shoal.costing import cost
-from shoal.costing.elementwise import FREE, MADE, TAKEN, WINDOWS
-from shoal.costing.formulas import FORMULAS
+from shoal.costing.counting.elementwise import FREE, MADE, TAKEN, WINDOWS
+from shoal.costing.counting.formulas import FORMULAS
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.*is deprecated:DeprecationWarning")
 

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from shoal.core.errors import BadModel, BadSetting
-from shoal.costing import latency, peak_memory, per_span_ms, resident
-from shoal.costing.bursts import PAIRS, ratio_of, timed
-from shoal.costing.latency import at_batch
+from shoal.costing import latency, peak_memory, per_span_ms
+from shoal.costing.timing import resident
+from shoal.costing.timing.bursts import PAIRS, ratio_of, timed
+from shoal.costing.timing.latency import at_batch
 
 
 def net(depth, width=64):
@@ -240,6 +241,18 @@ def test_onnxruntime():
     example = {"scale": torch.ones(64), "x": X}
     found = latency(Named(), example, runtime="onnxruntime", threads=1, seconds=0.02)
     assert (found.runtime, found.threads) == ("onnxruntime", 1)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # torch's own, of itself
+@pytest.mark.parametrize("made", [lambda m: torch.jit.freeze(torch.jit.script(m)), lambda m: exported(m)])
+def test_frozen_scripts_and_exported_programs(made):
+    module = made(net(2).eval())
+    found = latency(module, X, module, threads=1, seconds=0.02)
+    assert found.ratio is not None
+
+
+def exported(module):
+    return torch.export.export(module, (X,)).module()
 
 
 def test_compile():

@@ -15,11 +15,13 @@ import shoal
 from shoal.core.errors import BadData, BadSetting
 from shoal.core.spec import Spec
 from shoal.costing import cost
-from shoal.costing.draws import DRAWS, nets
-from shoal.costing.kernels import FAMILIES, Kernels, Sample, family_of, kernels_of, sizes_of
-from shoal.costing.latency_model import columns, fit
-from shoal.costing.prediction import predict_latency
-from shoal.costing.probing import Probed, machine_name, probe, probe_file
+from shoal.costing.predicting import probing
+from shoal.costing.predicting.draws import DRAWS, nets
+from shoal.costing.predicting.kernels import FAMILIES, Kernels, Sample, family_of, kernels_of, sizes_of
+from shoal.costing.predicting.latency_model import columns, fit
+from shoal.costing.predicting.prediction import predict_latency
+from shoal.costing.predicting.probing import Probed, machine_name, probe, probe_file
+from shoal.costing.timing.runtimes import runner
 from shoal.net import Net, empty
 
 CONV = "convolution[channels=3] | residual(conv) 3x{} | pool[outputs=10]"
@@ -174,6 +176,16 @@ def test_a_probe_of_this_machine_predicts(tmp_path, monkeypatch):
     small, large = (predict_latency(CONV.format(width), X, threads=1).ms for width in (8, 256))
     assert 0 < small < large
     assert torch.get_num_threads() == before
+
+
+def test_other_runtimes_take_the_operations_of_the_eager_probe(probed, monkeypatch):
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(probing, "runner", lambda net, x, runtime, threads: runner(net, x, "eager", threads))
+    lines = []
+    found = probe("onnxruntime", threads=threads, seconds=0.5, progress=lines.append)
+    assert found.samples == probed.samples
+    assert lines[0].startswith(f"{len(probed.samples)} operations were timed before")
+    assert Probed.read(probe_file("onnxruntime", threads)) == found
 
 
 def test_what_was_written_is_read(probed):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -64,6 +66,19 @@ def params(text: str, like: Any = TABLE) -> int:
     return sum(weight.numel() for weight in shoal.build(text, like=like).parameters())
 
 
+@contextmanager
+def refused_where_only_the_width_is_free(block: str) -> Iterator[None]:
+    """A block without an inner size has no net between two widths; then those two are named."""
+    if BLOCKS.get(block).sizes:
+        yield
+        return
+    try:
+        yield
+    except OutOfReach as error:
+        if "the nearest: width" not in str(error):
+            raise
+
+
 # ---- every block
 
 
@@ -71,21 +86,23 @@ def params(text: str, like: Any = TABLE) -> int:
 @pytest.mark.parametrize("block", BLOCKS.names())
 def test_every_block_lands_on_weights(block: str, budget: float, request: pytest.FixtureRequest) -> None:
     like = request.getfixturevalue(suited(block))
-    spec = match(block, like=like, params=budget)
-    found = cost(shoal.build(spec), row(like))
-    assert abs(found.params / budget - 1) <= 0.01
-    assert Spec.parse(str(spec)) == spec
-    assert not spec.open
-    assert (block_of(spec).name, spec.stages[0].depth, spec.stages[0].wiring) == (block, 4, Part("residual"))
+    with refused_where_only_the_width_is_free(block):
+        spec = match(block, like=like, params=budget)
+        found = cost(shoal.build(spec), row(like))
+        assert abs(found.params / budget - 1) <= 0.01
+        assert Spec.parse(str(spec)) == spec
+        assert not spec.open
+        assert (block_of(spec).name, spec.stages[0].depth, spec.stages[0].wiring.name) == (block, 4, "residual")
 
 
 @pytest.mark.parametrize("budget", [2e5, 1e6, 3e7])
 @pytest.mark.parametrize("block", BLOCKS.names())
 def test_every_block_lands_on_multiply_adds(block: str, budget: float, request: pytest.FixtureRequest) -> None:
     like = request.getfixturevalue(suited(block))
-    spec = match(block, like=like, macs=budget, depth=1)
-    assert abs(cost(Net(spec), row(like)).macs / budget - 1) <= 0.01
-    assert spec.stages[0].depth == 1
+    with refused_where_only_the_width_is_free(block):
+        spec = match(block, like=like, macs=budget, depth=1)
+        assert abs(cost(Net(spec), row(like)).macs / budget - 1) <= 0.01
+        assert spec.stages[0].depth == 1
 
 
 @pytest.mark.parametrize("wiring", WIRINGS.names())
@@ -280,7 +297,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Cost]:
             width, rows = found.calls[0].output_shape[-1], found.calls[0].input_shape[0]
             return 0.05 + 1e-6 * rows * (1.4 if width % 8 else 1.0) * found.params
 
-    monkeypatch.setattr("shoal.costing.prediction.latency_model", Machine)
+    monkeypatch.setattr("shoal.costing.predicting.prediction.latency_model", Machine)
     return seen
 
 

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from shoal.core.errors import BadModel, BadSetting
-from shoal.costing import own_times
-from shoal.costing.own_times import own_ms
-from shoal.costing.roofline import Bound, Roof, bound_of, measure_roof
+from shoal.costing.timing import own_times
+from shoal.costing.timing.own_times import own_ms
+from shoal.costing.timing.roofline import Bound, Roof, bound_of, measure_roof
 
 ROOF = Roof(macs_per_s=1e9, bytes_per_s=1e6, threads=1, call_s=1e-4, caches=((100, 1e8), (1000, 1e7), (10_000, 1e6)))
 

@@ -101,7 +101,7 @@ def test_unknown_field_of_a_recipe_lists_the_known():
         ({"epochs": 1, "lr": True}, "lr=True"),
         ({"epochs": 1, "ema": 1.0}, "below 1"),
         ({"epochs": float("inf")}, "finite"),
-        ({"epochs": 1, "optimizer": "adam"}, "did you mean 'adamw'"),
+        ({"epochs": 1, "optimizer": "adamww"}, "did you mean 'adamw'"),
         ({"epochs": 1, "augment": ["flipp"]}, "did you mean 'flip'"),
         ({"epochs": 1, "augment": "flip"}, "list of names"),
     ],

@@ -18,14 +18,15 @@ if TYPE_CHECKING:  # the same as _HOME, for type checkers and editors; a test ho
     from shoal.artifact import load as load
     from shoal.artifact import save as save
     from shoal.building import build as build
+    from shoal.building import load_published as load_published
     from shoal.compression import compress as compress
     from shoal.core.errors import ShoalError as ShoalError
     from shoal.core.part import Part as Part
     from shoal.core.spec import Spec as Spec
     from shoal.costing import cost as cost
     from shoal.costing import latency as latency
-    from shoal.costing.prediction import predict_latency as predict_latency
-    from shoal.costing.probing import probe as probe
+    from shoal.costing.predicting.prediction import predict_latency as predict_latency
+    from shoal.costing.predicting.probing import probe as probe
     from shoal.data import open_data as open_data
     from shoal.evidence import compare as compare
     from shoal.matching import match as match
@@ -50,10 +51,11 @@ _HOME = {
     "fit": "shoal.training",
     "latency": "shoal.costing",
     "load": "shoal.artifact",
+    "load_published": "shoal.building",
     "match": "shoal.matching",
     "open_data": "shoal.data",
-    "predict_latency": "shoal.costing.prediction",
-    "probe": "shoal.costing.probing",
+    "predict_latency": "shoal.costing.predicting.prediction",
+    "probe": "shoal.costing.predicting.probing",
     "save": "shoal.artifact",
     "train": "shoal.training",
 }

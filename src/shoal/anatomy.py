@@ -1,12 +1,12 @@
 """Anatomy: the spans of any nn.Module that can be edited, found by running it once, not by knowing its class.
 
-    span            a module that takes a tensor and gives one of the same shape
+    span            a module whose main input and output, the first tensors, agree in shape
     stream span     carries its own skip, or is plain: dropping it passes its input on
     branch span     is added to a stream by somebody else: dropping it gives zero to the sum
 
 One run records who made and who read every tensor (``dataflow``). A skip is a way from a span's input to its output
-that meets no weights; a branch is an output that, by ways that meet no weights, only ever reaches a sum with a tensor
-it was made from. Every module left alone has a reason.
+that meets no matrix of weights (a norm on the stream may be there); a branch is an output that, by ways that meet no
+weights, only ever reaches a sum with a tensor it was made from. Every module left alone has a reason.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from torch import nn
 from shoal.core.spans import Anatomy, Span
 from shoal.dataflow import Call, Recorder, record
 
+CHANNELS_FIRST = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+MOST = 0.75  # of the sums in a module: where smaller spans carry so many, it is made of them
 ADDITIONS = {"add", "add_", "__add__", "__radd__", "__iadd__", "sum", "sub", "sub_", "__sub__", "__isub__"}
 
 
@@ -31,41 +33,69 @@ def _read(module: nn.Module, recorder: Recorder) -> Anatomy:
     for one in recorder.calls:
         calls.setdefault(one.path, []).append(one)
     shared = _shared_weights(module)
-    left: dict[str, str] = {}
+    left: dict[str, str] = {}  # why it is not edited
+    unvisited: dict[str, str] = {}  # why it is not looked at
     found: dict[str, Span] = {}
-    same: dict[tuple[int, int], str] = {}
+    looked: dict[str, Span] = {}
     for path, part in module.named_modules():
         if not path:
             continue
-        why = _why_not(recorder, part, calls.get(path, []), shared)
+        own = calls.get(path, [])
+        why = _why_no_span(recorder, part, own)
+        if why:
+            left[path] = unvisited[path] = why
+            continue
+        looked[path] = _span(recorder, part, own[0], 0)
+        why = _why_no_edit(own, shared)
         if why:
             left[path] = why
-            continue
-        one = calls[path][0]
-        assert one.given is not None
-        assert one.made is not None
-        outer = same.setdefault((one.given, one.made), path)
-        if outer != path:
-            left[path] = f"it is all there is of {outer}"
-            continue
-        sums = _sums(recorder, one.given, one.made)
-        branch = not sums and _is_branch(recorder, one.made)
-        params = sum(p.numel() for p in part.parameters())
-        found[path] = Span(path, branch, sums > 0, sums, params, recorder.nodes[one.made].shape)
-    kept = _chosen(found, left)
-    spans = tuple(sorted(kept, key=lambda span: (calls[span.path][0].begin, len(span.path))))
+        else:
+            found[path] = looked[path]
     first = {path: ones[0] for path, ones in calls.items()}
-    return Anatomy(spans, _chains(spans, first), _folds(module, recorder, calls), left)
+    spans = tuple(sorted(_chosen(found, first, left), key=lambda span: (first[span.path].begin, len(span.path))))
+    visits = [
+        (one.begin, _span(recorder, module.get_submodule(span.path), one, number))
+        for span in _chosen(looked, first, unvisited)
+        for number, one in enumerate(calls[span.path])
+    ]
+    return Anatomy(
+        spans,
+        _chains(spans, first),
+        _folds(module, recorder, calls),
+        left,
+        tuple(span for _, span in sorted(visits, key=lambda found: (found[0], len(found[1].path)))),
+        unvisited,
+    )
+
+
+def _ends(one: Call) -> tuple[int, int]:
+    """The nodes of a call's main input and output, which it has."""
+    assert one.given is not None
+    assert one.made is not None
+    return one.given, one.made
+
+
+def _span(recorder: Recorder, part: nn.Module, one: Call, number: int) -> Span:
+    given, made = _ends(one)
+    sums = _sums(recorder, given, made)
+    stream = None if sums else _stream(recorder, made)
+    params = sum(p.numel() for p in part.parameters())
+    shape = recorder.nodes[made].shape
+    axis = 1 if len(shape) > 2 and any(isinstance(each, CHANNELS_FIRST) for each in part.modules()) else -1
+    return Span(one.path, stream is not None, sums > 0, sums, params, shape, number, stream == given, axis)
 
 
 def _sums(recorder: Recorder, given: int, made: int) -> int:
-    """How many additions to the stream there are on the ways from a span's input to its output that meet no weights."""
-    free = recorder.free(given)
+    """How many additions to the stream there are on the ways from a span's input to its output that meet no matrix."""
+    free, nodes = recorder.free(given), recorder.nodes
     if made not in free:
         return 0
-    stream = free & (recorder.sources(made) | {made})
+    stream, front = {made}, [made]  # what lies on such ways: reached from the input, and reaching the output
+    while front:
+        new = [maker for maker in nodes[front.pop()].makers if maker in free and maker not in stream]
+        stream.update(new)
+        front += new
     later = stream - {given}
-    nodes = recorder.nodes
     return max(1, sum(nodes[i].op in ADDITIONS and any(m not in stream for m in nodes[i].makers) for i in later))
 
 
@@ -77,14 +107,16 @@ def _shared_weights(module: nn.Module) -> set[str]:
     return {path for paths in seen.values() if len(paths) > 1 for path in paths}
 
 
-def _why_not(recorder: Recorder, part: nn.Module, calls: list[Call], shared: set[str]) -> str:
+def _why_no_span(recorder: Recorder, part: nn.Module, calls: list[Call]) -> str:
+    """Why nothing can be said of what is there without it."""
     if not any(weight.dim() > 1 for weight in part.parameters()):
         return "it has no matrix of weights"
     if not calls:
         return "it did not run on the example"
-    if len(calls) > 1 or calls[0].path in shared:
-        return f"it is shared: one change would change {max(len(calls), 2)} places"
-    one = calls[0]
+    return next((why for why in (_why_no_visit(recorder, one) for one in calls) if why), "")
+
+
+def _why_no_visit(recorder: Recorder, one: Call) -> str:
     if one.why or one.given is None or one.made is None:
         return one.why or "it has no tensor in or out"
     given, made = recorder.nodes[one.given], recorder.nodes[one.made]
@@ -97,22 +129,31 @@ def _why_not(recorder: Recorder, part: nn.Module, calls: list[Call], shared: set
     return ""
 
 
-def _is_branch(recorder: Recorder, made: int) -> bool:
-    """Whether an output only ever reaches sums with a tensor that it was made from."""
-    sources, shape, sums = recorder.sources(made), recorder.nodes[made].shape, 0
+def _why_no_edit(calls: list[Call], shared: set[str]) -> str:
+    """Why a span can be looked at, and not replaced."""
+    if len(calls) > 1 or calls[0].path in shared:
+        return f"it is shared: one change would change {max(len(calls), 2)} places"
+    return calls[0].odd
+
+
+def _stream(recorder: Recorder, made: int) -> int | None:
+    """The stream that an output is first added to, where it only ever reaches sums with a tensor it was made from."""
+    sources, shape = recorder.sources(made), recorder.nodes[made].shape
+    stream: int | None = None
     front, seen = [made], {made}
     while front:
         for reader in recorder.nodes[front.pop()].readers:
             node = recorder.nodes[reader]
             others = [maker for maker in node.makers if maker not in seen]
-            if node.op in ADDITIONS and node.shape == shape and any(_on_stream(recorder, o, sources) for o in others):
-                sums += 1
+            streams = [other for other in others if _on_stream(recorder, other, sources)]
+            if node.op in ADDITIONS and node.shape == shape and streams:
+                stream = streams[0] if stream is None else stream
             elif not node.weighted and node.shape == shape and not others:
                 seen.add(reader)  # dropout, a scale: still the branch alone
                 front.append(reader)
             else:
-                return False
-    return sums > 0
+                return None
+    return stream
 
 
 def _on_stream(recorder: Recorder, node: int, sources: set[int]) -> bool:
@@ -129,23 +170,50 @@ def _on_stream(recorder: Recorder, node: int, sources: set[int]) -> bool:
     return False
 
 
-def _chosen(found: dict[str, Span], left: dict[str, str]) -> list[Span]:
-    """The spans to work with: what carries one skip or is a branch, and plain ones outside of those."""
-    kept: list[Span] = []
+def _chosen(found: dict[str, Span], calls: dict[str, Call], left: dict[str, str]) -> list[Span]:
+    """The spans to work with: what carries one skip or is a branch, and plain ones outside of those, with what is about
+    them alone. Why the others are none goes into ``left``."""
+    single: dict[str, Span] = {}
+    outers: dict[tuple[int, int], str] = {}
     for path, span in found.items():
-        inside = [s for s in _within(found, path) if s.sums or s.branch]
-        around = [s for s in found.values() if path.startswith(s.path + ".") and (s.sums or s.branch)]
-        atomic = [s.path for s in around if s.sums == 1 or s.branch]
-        if atomic:
-            left[path] = f"it is part of the span {atomic[0]}, which goes as a whole"
-        elif span.sums > 1 and sum(max(s.sums, 1) for s in _outermost(inside)) >= span.sums:
-            left[path] = f"it is made of {len(_outermost(inside))} smaller spans"
-        elif not span.sums and not span.branch and (around or _within(found, path)):
-            near = (around or _within(found, path))[0].path
+        outer = outers.setdefault(_ends(calls[path]), path)
+        if outer == path:
+            single[path] = span
+        else:
+            left[path] = f"it is all there is of {outer}"
+    kept: list[Span] = []
+    for path, span in single.items():
+        around = [s for s in single.values() if path.startswith(s.path + ".") and (s.sums or s.branch)]
+        whole = [s.path for s in around if _is_whole(single, s)]
+        if whole:
+            left[path] = f"it is part of the span {whole[0]}, which goes as a whole"
+        elif (span.sums or span.branch) and not _is_whole(single, span):
+            left[path] = f"it is made of {len(_inside(single, span))} smaller spans"
+        elif not span.sums and not span.branch and (around or not _is_unit(single, span)):
+            near = (around or _within(single, path))[0].path
             left[path] = f"it is plain, and {'in' if around else 'around'} the span {near}"
+        elif units := [s.path for s in single.values() if path.startswith(s.path + ".") and _is_unit(single, s)]:
+            left[path] = f"it is all that has weights in the span {units[0]}"
         else:
             kept.append(span)
     return kept
+
+
+def _is_whole(found: dict[str, Span], span: Span) -> bool:
+    """Whether a span goes as a whole: a branch, one sum, or sums most of which no smaller span carries."""
+    return span.branch or span.sums == 1 or sum(max(s.sums, 1) for s in _inside(found, span)) < MOST * span.sums
+
+
+def _is_unit(found: dict[str, Span], span: Span) -> bool:
+    """Whether a plain span goes as a whole: it holds no smaller one, or one that is plain, with what surrounds it."""
+    within = _within(found, span.path)
+    inner = [s for s in within if not _within(found, s.path)]
+    return len(inner) < 2 and not any(s.sums or s.branch for s in (span, *within))
+
+
+def _inside(found: dict[str, Span], span: Span) -> list[Span]:
+    """The largest spans within one that carry a skip or are branches."""
+    return _outermost([s for s in _within(found, span.path) if s.sums or s.branch])
 
 
 def _within(found: dict[str, Span], path: str) -> list[Span]:

@@ -2,19 +2,27 @@
 
 build("residual(mlp) 3x64", like=data)         stem and head chosen from the data
 build(None, like=data)                         the default for such data
+build("resnet20", like=data)                   a named net, its ends as the data asks for
 build("vector[features=8] | residual(mlp) 3x64 | pool[outputs=2]")
+load_published("resnet56", "cifar10_resnet56.safetensors")     a named net with other people's weights
 """
 
 from __future__ import annotations
 
-import torch
+from pathlib import Path
 
-from shoal.core.base import Task
-from shoal.core.errors import BadSpec
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from shoal.core.base import Architecture, Task
+from shoal.core.errors import BadData, BadSpec
+from shoal.core.named import named_part, read_spec
+from shoal.core.part import Part, Value
 from shoal.core.spec import Spec
 from shoal.data import Dataset, Signature
-from shoal.kinds import TASKS
-from shoal.net import Net, complete
+from shoal.kinds import NETS, TASKS
+from shoal.net import Net, complete, load_net
 
 
 def build(spec: Spec | str | None, like: Dataset | Signature | None = None, *, seed: int = 0) -> Net:
@@ -27,18 +35,42 @@ def build(spec: Spec | str | None, like: Dataset | Signature | None = None, *, s
         return Net(complete_spec(spec, like))
 
 
+def load_published(name: str, file: str | Path) -> Net:
+    """The net of that name (``resnet56``, ``vit[outputs=5]``) with weights that others trained, in eval.
+
+    ``file``: their safetensors, under their names. Raises BadData where it cannot be read, Refused where the net knows
+    no key map for it, BadModel where a weight is missing or of another shape.
+    """
+    made: Architecture = NETS.make(named_part(Part.parse(name)))
+    try:
+        state = load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise BadData(f"{file}: cannot be read as safetensors ({error}); give the file of a checkpoint") from error
+    return load_net(made.spec(), made.weights(state))
+
+
 def complete_spec(spec: Spec | str | None, like: Dataset | Signature | None) -> Spec:
     """The spec with stem and head that such data asks for; the default for such data where it is None."""
     signature = like.signature if isinstance(like, Dataset) else like
     if signature is None:
         if spec is None:
             raise BadSpec("spec: none given and no data to choose one for; give a spec, or like=data")
-        return Spec.parse(spec) if isinstance(spec, str) else spec
-    found = default_spec(signature) if spec is None else Spec.parse(spec) if isinstance(spec, str) else spec
+        return read_spec(spec) if isinstance(spec, str) else spec
     task: Task = TASKS.make(signature.task)
+    if isinstance(spec, str):
+        spec = read_spec(spec, _settings(signature, task.outputs))
+    found = default_spec(signature) if spec is None else spec
     return complete(
         found, signature.places, signature.channels, signature.vocabulary, task.outputs, head=type(task).head
     )
+
+
+def _settings(signature: Signature, outputs: int) -> dict[str, Value]:
+    """What a named net takes from data."""
+    found: dict[str, Value] = {"outputs": outputs}
+    if signature.vocabulary is not None:
+        return {**found, "vocabulary": signature.vocabulary, "length": signature.places[0]}
+    return {**found, "channels": signature.channels, "size": signature.places}
 
 
 def default_spec(signature: Signature) -> Spec:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._pytree import tree_leaves
 
-from shoal.core.example import arguments, failed, unmarked
+from shoal.core.example import arguments, failed, tensors, unmarked
 
 
 @dataclass
@@ -27,18 +27,23 @@ class Node:
     makers: tuple[int, ...]  # the nodes it was made from
     op: str
     weighted: bool  # made with weights, other than by a node of its makers
+    mixed: bool  # and one of them is a matrix: its channels or places are mixed, not only scaled and shifted
     readers: list[int] = field(default_factory=list)
 
 
 @dataclass
 class Call:
-    """One call of a module: its main input and output as nodes, or why it has none."""
+    """One call of a module: its main input and output as nodes, the first tensors that go in and come out.
+
+    ``why`` it has none; ``odd``: why a part that takes one tensor and gives one cannot stand in its place.
+    """
 
     path: str
     begin: int  # nodes made before it began
     given: int | None
     made: int | None
     why: str = ""
+    odd: str = ""
     end: int = 0
 
 
@@ -56,12 +61,14 @@ class Recorder(TorchFunctionMode):
     def node(self, tensor: Tensor) -> int:
         """The node of a tensor; one that was never made here is an input."""
         if id(tensor) not in self.at:
-            self.add(tensor, (), "input", False)
+            self.add(tensor, (), "input")
         return self.at[id(tensor)]
 
-    def add(self, tensor: Tensor, makers: tuple[int, ...], op: str, weighted: bool) -> None:
+    def add(
+        self, tensor: Tensor, makers: tuple[int, ...], op: str, weighted: bool = False, mixed: bool = False
+    ) -> None:
         index = len(self.nodes)
-        self.nodes.append(Node(tuple(tensor.shape), tensor.is_floating_point(), makers, op, weighted))
+        self.nodes.append(Node(tuple(tensor.shape), tensor.is_floating_point(), makers, op, weighted, mixed))
         for maker in makers:
             self.nodes[maker].readers.append(index)
         self.at[id(tensor)] = index
@@ -76,23 +83,24 @@ class Recorder(TorchFunctionMode):
         made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
         if not made or name == "__get__":
             return out
-        weighted = any(id(tensor) in self.weights for tensor in given)
-        if given and weighted and all(id(tensor) in self.weights for tensor in given):
+        weights = [tensor for tensor in given if id(tensor) in self.weights]
+        if given and len(weights) == len(given):
             self.weights |= {id(tensor) for tensor in made}  # a view or product of weights alone is a weight
             self.keep += made
             return out
         makers = tuple(self.node(tensor) for tensor in given if id(tensor) not in self.weights)
+        mixed = any(weight.dim() > 1 for weight in weights)
         for tensor in made:
-            self.add(tensor, makers, name, weighted)
+            self.add(tensor, makers, name, bool(weights), mixed)
         return out
 
     def free(self, start: int) -> set[int]:
-        """Every node that can be reached from one by operations that use no weights and keep its shape."""
+        """Every node that can be reached from one by operations that use no matrix of weights and keep its shape."""
         shape, reached, front = self.nodes[start].shape, {start}, [start]
         while front:
             for reader in self.nodes[front.pop()].readers:
                 node = self.nodes[reader]
-                if reader not in reached and not node.weighted and node.shape == shape:
+                if reader not in reached and not node.mixed and node.shape == shape:
                     reached.add(reader)
                     front.append(reader)
         return reached
@@ -134,18 +142,21 @@ def record(module: nn.Module, example: Any) -> Recorder:
 
 def _watch(stack: ExitStack, recorder: Recorder, path: str, part: nn.Module) -> None:
     def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        main = args[0] if args and isinstance(args[0], Tensor) else None
-        why = "" if main is not None else "its first argument is not a tensor"
-        given = recorder.node(main) if main is not None else None
-        recorder.calls.append(Call(path, len(recorder.nodes), given, None, why))
+        found = tensors((args, kwargs))
+        given = recorder.node(found[0]) if found else None
+        odd = "" if args and isinstance(args[0], Tensor) else "its first argument is not a tensor"
+        recorder.calls.append(Call(path, len(recorder.nodes), given, None, "" if found else odd, odd))
 
     def after(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         open_call = next(c for c in reversed(recorder.calls) if c.path == path and c.end == 0)
         open_call.end = len(recorder.nodes) + 1
-        if isinstance(out, Tensor):
-            open_call.made = recorder.node(out)
-        else:
-            open_call.why = open_call.why or f"it gives a {type(out).__name__}, not a tensor"
+        found = tensors(out)
+        if found:
+            open_call.made = recorder.node(found[0])
+        if not isinstance(out, Tensor):
+            odd = f"it gives a {type(out).__name__}, not a tensor"
+            open_call.odd = open_call.odd or odd
+            open_call.why = open_call.why or ("" if found else odd)
 
     for handle in (
         part.register_forward_pre_hook(before, with_kwargs=True),

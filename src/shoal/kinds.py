@@ -12,8 +12,11 @@ WIRINGS = Kind("wiring", "wirings", "Wiring")
 JOINS = Kind("join", "joins", "Join")
 HEADS = Kind("head", "heads", "Head")
 TASKS = Kind("task", "tasks", "Task")
+NETS = Kind("net", "nets", "Architecture")
+INTERVENTIONS = Kind("intervention", "interventions", "Intervention")
+MEASURES = Kind("measure", "measures", "Measure")
 EDITS = Kind("edit", "edits", "Edit")
 COMPRESSORS = Kind("compressor", "compressors", "Compressor")
 
-_ALL = (STEMS, BLOCKS, LINEARS, NORMS, WIRINGS, JOINS, HEADS, TASKS, EDITS, COMPRESSORS)
+_ALL = (STEMS, BLOCKS, LINEARS, NORMS, WIRINGS, JOINS, HEADS, TASKS, NETS, INTERVENTIONS, MEASURES, EDITS, COMPRESSORS)
 KINDS = {kind.folder: kind for kind in _ALL}

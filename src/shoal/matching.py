@@ -325,7 +325,9 @@ def _price(net: Net, example: Tensor, budget: str) -> float:
 
 def _predicted(net: Net, example: Tensor) -> float:
     """Milliseconds a call takes, as predicted for this machine; no other place asks."""
-    from shoal.costing.prediction import latency_model  # brings scikit-learn, which weights and macs do without
+    from shoal.costing.predicting.prediction import (
+        latency_model,  # brings scikit-learn, which weights and macs do without
+    )
 
     return latency_model().ms(cost(net, example, training=False))
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,9 @@ from shoal.artifact.vetting import looks_pickled, refuse_pickle, vet_program
 from shoal.artifact.weights import write_weights
 from shoal.core.errors import BadArtifact, BadModel, BadSetting
 from shoal.core.example import arguments, failed, tensors, unmarked
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
@@ -110,7 +113,7 @@ def write_onnx(module: nn.Module, example: Any, made: Program, path: Path) -> st
         with quiet():
             translated = torch.onnx.export(made.exported, dynamo=True, verbose=False)
             assert translated is not None  # it is None only where a file is given
-            path.write_bytes(translated.model_proto.SerializeToString())
+            path.write_bytes(_traceless(translated.model_proto).SerializeToString())
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
@@ -123,6 +126,17 @@ def write_onnx(module: nn.Module, example: Any, made: Program, path: Path) -> st
     except Exception as error:  # onnxruntime and the translation raise classes of their own, dozens of them
         raise failed(module, error, "does not go into ONNX", "use the .pt2") from error
     return _agree(module, [torch.from_numpy(each) for each in found], _run(*on_cpu(module, example)), "ONNX", 1e-4)
+
+
+def _traceless(proto: ModelProto) -> ModelProto:
+    """The model without the lines and paths of the user's source, which torch notes beside each node."""
+    for nodes in (proto.graph.node, *(function.node for function in proto.functions)):
+        for node in nodes:
+            kept = [(note.key, note.value) for note in node.metadata_props if not note.key.endswith("stack_trace")]
+            del node.metadata_props[:]
+            for key, value in kept:
+                node.metadata_props.add(key=key, value=value)
+    return proto
 
 
 def load_program(path: Path | str) -> nn.Module:

@@ -4,14 +4,15 @@
 
 Shapes   x, y: (batch, *places, dim);  within: (batch, hidden, *places);  places: as many as ``kernel`` has sizes
 Cost     2 * dim * hidden + hidden^2 * kernel / groups multiply-adds a place, as many weights (dense linears)
-Papers   deep-residual-learning-for-image-recognition
+Papers   deep-residual-learning-for-image-recognition, aggregated-residual-transformations-for-deep-neural
 """
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from shoal.core.base import Block, MakeLinear, MakeNorm, activation
+from shoal.core.activations import activation
+from shoal.core.base import Block, MakeLinear, MakeNorm
 
 
 class Bottleneck(Block):

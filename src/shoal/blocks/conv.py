@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from shoal.core.base import Block, MakeLinear, MakeNorm, activation
+from shoal.core.activations import activation
+from shoal.core.base import Block, MakeLinear, MakeNorm
 
 
 class Conv(Block):

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from shoal.core.base import Block, MakeLinear, activation
+from shoal.core.activations import activation
+from shoal.core.base import Block, MakeLinear
 
 
 class MLP(Block):

@@ -12,7 +12,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from shoal.blocks._attention import attend, head_dim_for, heads_for
-from shoal.core.base import Block, MakeLinear, MakeNorm, activation
+from shoal.core.activations import activation
+from shoal.core.base import Block, MakeLinear, MakeNorm
 
 
 class Transformer(Block):

@@ -15,8 +15,8 @@ from shoal.commands._open_target import open_target
 from shoal.commands._talk import Talk, stdout_kept
 from shoal.commands._target import Target, Times
 from shoal.costing import Cost
-from shoal.costing.roofline import Roof, measure_roof
 from shoal.costing.table import Shape
+from shoal.costing.timing.roofline import Roof, measure_roof
 from shoal.report.format import bare_ms, count, milliseconds, size
 
 MOST = 20  # layers in a table that is cut

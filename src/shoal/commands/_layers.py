@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from shoal.costing import Cost
-from shoal.costing.roofline import Roof, bound_of
 from shoal.costing.table import Shape
+from shoal.costing.timing.roofline import Roof, bound_of
 
 Work = tuple[int, int]  # of an operation: its multiply-adds, and the bytes that it moves
 

@@ -13,7 +13,7 @@ from shoal.commands._inputs import Given, Input, drawn
 from shoal.commands._layers import Layer
 from shoal.commands._target import Target, Times, whole_ms
 from shoal.core.errors import BadModel, BadSetting
-from shoal.costing.onnx_count import NodeCost, OnnxCost, onnx_cost
+from shoal.costing.onnx.count import NodeCost, OnnxCost, onnx_cost
 
 
 def onnx_target(text: str, given: Given) -> Target:

@@ -25,7 +25,7 @@ from shoal.commands._packages import made_by
 from shoal.commands._program_target import program_target
 from shoal.commands._target import Target, Times, module_target, time_module
 from shoal.core.errors import BadModel, BadSetting, BadSpec
-from shoal.core.spec import Spec
+from shoal.core.named import is_spec, read_spec
 from shoal.data import open_data
 from shoal.data.loaders import call
 from shoal.net import empty
@@ -39,7 +39,7 @@ def open_target(text: str, given: Given) -> Target:
         raise BadSetting("--input: says all of the shape; leave --data and --batch out")
     if is_code(text) or IN_PACKAGE.fullmatch(text):
         return _code(text, call(text) if is_code(text) else made_by(text), given)
-    if "(" in text and not Path(text).exists():
+    if not Path(text).exists() and is_spec(text):
         return _spec(text, given)
     if given.data:
         raise BadSetting(f"--data {given.data}: {text} says itself what it takes; leave --data out")
@@ -58,10 +58,10 @@ def open_target(text: str, given: Given) -> Target:
 
 
 def _spec(text: str, given: Given) -> Target:
-    spec = Spec.parse(text)
+    spec = read_spec(text)
     if given.data:
         data = open_data(given.data, target=given.target)
-        spec, example = complete_spec(spec, data), data.example(given.batch or 1)
+        spec, example = complete_spec(text, data), data.example(given.batch or 1)
     elif spec.stem is None or spec.head is None:
         raise BadSpec(f"cost {text!r}: has no stem or no head; write them, or complete it with --data NAME or PATH")
     elif not given.inputs:

@@ -12,7 +12,7 @@ from shoal.commands._inputs import told
 from shoal.commands._layers import Layer, Work, layers_of
 from shoal.core.errors import BadModel
 from shoal.costing import Latency, cost, latency
-from shoal.costing.own_times import own_ms
+from shoal.costing.timing.own_times import own_ms
 
 SECONDS = 1.0  # of measuring, for the whole and for the layers
 

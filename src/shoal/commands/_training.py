@@ -10,7 +10,7 @@ from shoal.artifact import save
 from shoal.commands._folders import forget
 from shoal.commands._talk import Talk, stdout_kept
 from shoal.commands._trained import Order, Trained
-from shoal.core.spec import Spec
+from shoal.core.named import read_spec
 from shoal.data import open_data
 from shoal.report import page, tables
 from shoal.training import Step, TrainingRecipe, baselines, default_recipe, train
@@ -26,7 +26,8 @@ WORDS = {
 
 def trained(talk: Talk, order: Order, checkpoint: Path | None = None, resume: bool = False) -> Trained:
     """Open the data and train. What is wrong with spec, recipe or data is raised before anything is said."""
-    spec = None if order.spec is None else Spec.parse(order.spec)
+    if order.spec is not None:
+        read_spec(order.spec)
     given = None if order.settings is None else TrainingRecipe.from_json(order.settings)
     with stdout_kept():
         data = open_data(order.source, target=order.target, task=order.task)
@@ -42,7 +43,7 @@ def trained(talk: Talk, order: Order, checkpoint: Path | None = None, resume: bo
             tick(share, f"epoch {step.epoch + 1}, loss {step.loss:.3f}")
 
         run = train(
-            spec,
+            order.spec,
             data,
             recipe,
             seed=order.seed,

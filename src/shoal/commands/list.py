@@ -3,13 +3,14 @@
 shoal list              every kind with its methods
 shoal list blocks       one kind
 shoal list data         data sets that can be opened by name
-shoal list papers       the papers that methods name
+shoal list --papers     the ledger of papers, and what is built of it
 """
 
 from __future__ import annotations
 
 import ast
 import csv
+import itertools
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +19,7 @@ import typer
 
 from shoal.commands._options import Json
 from shoal.commands._talk import Talk, columns
-from shoal.core.errors import UnknownName, suggest
+from shoal.core.errors import BadSetting, UnknownName, suggest
 from shoal.core.kind import Kind
 from shoal.kinds import KINDS
 
@@ -28,9 +29,13 @@ PAPERS = re.compile(r"^Papers   (.+(?:\n {9}.+)*)", re.MULTILINE)
 
 def run(
     kind: Annotated[str | None, typer.Argument(help="A kind such as blocks; data; papers.")] = None,
+    papers: Annotated[bool, typer.Option("--papers", help="The ledger of papers, and what is built of it.")] = False,
     as_json: Json = False,
 ) -> None:
     talk = Talk(as_json)
+    if papers and kind not in (None, "papers"):
+        raise BadSetting(f"list {kind} --papers: papers are listed whole; leave {kind} out")
+    kind = "papers" if papers else kind
     result = {None: _everything, "data": _data, "papers": _papers}.get(kind, _one(kind))(talk)
     talk.done(result)
 
@@ -63,7 +68,7 @@ def _everything(talk: Talk) -> dict[str, Any]:
             talk.say(f"  {name:{width}}  {does}")
         talk.say()
     total = sum(len(methods) for methods in found.values())
-    talk.say(f"{total} methods of {len(found)} kinds; shoal list data, shoal list papers")
+    talk.say(f"{total} methods of {len(found)} kinds; shoal list data, shoal list --papers")
     return found
 
 
@@ -84,17 +89,22 @@ def _data(talk: Talk) -> dict[str, Any]:
 
 
 def _papers(talk: Talk) -> dict[str, Any]:
-    """The papers that the docstrings of methods name, with who names them."""
+    """The ledger, wave by wave: each paper with the methods that name it in their docstrings."""
     with (HOME / "papers.csv").open(encoding="utf-8", newline="") as file:
-        titles = {row["id"]: row["title"] for row in csv.DictReader(file)}
-    named: dict[str, list[str]] = {}
+        ledger = sorted(csv.DictReader(file), key=lambda row: (row["wave"], row["role"], row["id"]))
+    named: dict[str, list[str]] = {row["id"]: [] for row in ledger}
     for path in sorted(HOME.glob("*/**/[a-z]*.py")):
         doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
         for section in PAPERS.findall(doc):
             for paper in re.findall(r"[a-z0-9][a-z0-9-]+", section):
-                if paper in titles:
-                    named.setdefault(paper, []).append(".".join(path.relative_to(HOME).with_suffix("").parts))
-    for paper, methods in sorted(named.items()):
-        talk.say(f"{paper}\n  {titles[paper]}\n  {', '.join(methods)}")
-    talk.say(f"{len(named)} papers")
-    return {"papers": [{"id": p, "title": titles[p], "methods": m} for p, m in sorted(named.items())]}
+                if paper in named:
+                    named[paper].append(".".join(path.relative_to(HOME).with_suffix("").parts))
+    papers = [{**row, "methods": named[row["id"]]} for row in ledger]
+    for wave, rows in itertools.groupby(papers, key=lambda row: row["wave"]):
+        own = list(rows)
+        talk.say(f"wave {wave}: {sum(bool(row['methods']) for row in own)} of {len(own)} built")
+        cells = [[row["role"], row["id"], ", ".join(row["methods"]) or "-"] for row in own]
+        talk.say(columns(["role", "paper", "built as"], cells))
+        talk.say()
+    talk.say(f"{sum(map(bool, named.values()))} of {len(ledger)} papers built")
+    return {"papers": papers}

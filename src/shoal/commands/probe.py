@@ -20,7 +20,7 @@ from shoal.commands._talk import Talk
 from shoal.core.errors import BadData, BadSetting
 
 if TYPE_CHECKING:
-    from shoal.costing.probing import Probed
+    from shoal.costing.predicting.probing import Probed
 
 
 def run(
@@ -39,7 +39,7 @@ def run(
 
     import torch  # slow: what is cheap comes before
 
-    from shoal.costing.probing import probe, probe_file
+    from shoal.costing.predicting.probing import probe, probe_file
 
     threads = threads or torch.get_num_threads()
     path = probe_file(runtime, threads)
@@ -53,7 +53,7 @@ def run(
 
 def _there(talk: Talk, path: Path) -> Probed | None:
     """What was found before; None where there is nothing, or it cannot be read."""
-    from shoal.costing.probing import Probed
+    from shoal.costing.predicting.probing import Probed
 
     if not path.exists():
         return None

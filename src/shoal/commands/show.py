@@ -15,12 +15,13 @@ from typing import Annotated, Any
 import typer
 
 from shoal.artifact import load_program
+from shoal.building import complete_spec
 from shoal.commands._models import called, described, is_code
 from shoal.commands._options import Json, Target
 from shoal.commands._specs import show_spec
 from shoal.commands._talk import Talk
 from shoal.core.errors import BadSpec
-from shoal.core.spec import Spec
+from shoal.core.named import is_spec, read_spec
 from shoal.costing import cost
 from shoal.costing.table import short
 from shoal.data import open_data
@@ -40,9 +41,9 @@ def run(
         talk.done(_program(talk, thing))
     elif Path(thing).exists():
         talk.done(_folder(talk, thing))
-    elif "(" in thing:
-        spec = Spec.parse(thing)
-        talk.done(show_spec(talk, spec, open_data(like, target=target) if like else None))
+    elif is_spec(thing):
+        data = open_data(like, target=target) if like else None
+        talk.done(show_spec(talk, read_spec(thing) if data is None else complete_spec(thing, data), data))
     else:
         raise BadSpec(f"show {thing!r}: is no folder that is there, and no spec such as 'residual(mlp) 4x32'")
 

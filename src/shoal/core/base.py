@@ -18,11 +18,14 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from shoal.core.errors import BadSetting, Refused, suggest
+from shoal.core.errors import BadSetting, Refused
 from shoal.core.part import Value
-from shoal.core.spans import Anatomy
+from shoal.core.spans import Anatomy, Change, Span, Visit
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from shoal.core.scene import Scene
     from shoal.core.spec import Spec
 
 Branch: TypeAlias = Callable[[Tensor], Tensor]
@@ -35,6 +38,11 @@ class Method:
     tiny: ClassVar[Mapping[str, Value]] = {}
     known: ClassVar[Mapping[str, str]] = {}
     sizes: ClassVar[Sizes] = {}  # setting whose default is None -> its value at a dim, given the settings before it
+
+    def auxiliary_loss(self) -> Tensor | None:
+        """What the last forward in training mode adds to the loss, already weighted: a penalty on open gates, on
+        unbalanced experts. None where there is nothing to add."""
+        return None
 
     @classmethod
     def size(cls, name: str, given: int | None, dim: int, **before: Value) -> int:
@@ -143,7 +151,10 @@ class Block(Method, nn.Module, ABC):
 
 
 class Wiring(Method, nn.Module, ABC):
-    """How layers are connected: ``cls(dim, depth, *, ...)``; it calls the layers it is given and owns none."""
+    """How layers are connected: ``cls(dim, depth, *, ...)``; it calls the layers it is given and owns none.
+
+    A wiring that owns joins, gates or norms asks for their makers by naming ``linear`` or ``norm`` after ``depth``.
+    """
 
     def __init__(self, dim: int, depth: int) -> None:
         super().__init__()
@@ -176,7 +187,7 @@ class Wiring(Method, nn.Module, ABC):
 
 
 class Stem(Method, nn.Module, ABC):
-    """From data to the first stage: ``cls(dim, linear, *, ...)``."""
+    """From data to the first stage: ``cls(dim, linear, norm, *, ...)``, the makers only where it asks for them."""
 
     @classmethod
     @abstractmethod
@@ -189,7 +200,7 @@ class Stem(Method, nn.Module, ABC):
 
 
 class Join(Method, nn.Module, ABC):
-    """From one stage to the next: ``cls(inputs, outputs, linear, *, ...)``."""
+    """From one stage to the next: ``cls(inputs, outputs, linear, norm, *, ...)``, the makers where it asks for them."""
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -197,7 +208,7 @@ class Join(Method, nn.Module, ABC):
 
 
 class Head(Method, nn.Module, ABC):
-    """From the last stage to the answer: ``cls(dim, linear, *, outputs, ...)``."""
+    """From the last stage to the answer: ``cls(dim, linear, norm, *, outputs, ...)``, the makers where it asks."""
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -233,6 +244,26 @@ class Task(Method, ABC):
         """A scalar to go down: how far the output is from a teacher's."""
 
 
+class Architecture(Method, ABC):
+    """A named network: settings in, a complete Spec out. ``cls(*, ...)``.
+
+    ``variants``: published names, each with its settings; ``resnet56`` is then short for ``resnet[depth=56]``. They
+    begin with the name of the net's file: by it they are found.
+    ``published``: variant -> how many parameters its paper or its official code states, to the unit.
+    """
+
+    variants: ClassVar[Mapping[str, Mapping[str, Value]]] = {}
+    published: ClassVar[Mapping[str, int]] = {}
+
+    @abstractmethod
+    def spec(self) -> Spec:
+        """The network, with stem and head."""
+
+    def weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of a published checkpoint under the names of the net; Refused where no such key map is known."""
+        raise Refused(f"net {type(self).__name__}: no key map from other people's checkpoints is known")
+
+
 class Edit(Method, ABC):
     """One structural change: a frozen dataclass of keyword-only JSON fields; ``path`` says where.
 
@@ -251,6 +282,36 @@ class Edit(Method, ABC):
         """The edited module; ``module`` itself may be changed and returned."""
 
 
+class Intervention(Method, ABC):
+    """Something changed in a run, at a span or at a run of neighbours, to see what it does. ``cls(*, ...)``.
+
+    Nothing of the module changes: its parts are asked to give something else, in that run alone.
+    """
+
+    learns: ClassVar[bool] = False  # whether it must see rows before it can change anything
+
+    @abstractmethod
+    def places(self, anatomy: Anatomy) -> Iterator[tuple[Span, ...]]:
+        """The visited spans, or runs of neighbours, where it makes sense; in the order in which they run."""
+
+    def learn(self, spans: tuple[Span, ...], given: Tensor, made: Tensor, wanted: Tensor) -> None:
+        """Fit what it puts at a place: what goes into the spans and comes out of them on some rows, and what the module
+        answers there."""
+        raise Refused(f"intervention {type(self).__name__}: there is nothing to learn")
+
+    @abstractmethod
+    def changes(self, spans: tuple[Span, ...]) -> Mapping[Visit, Change]:
+        """What to do at which visits."""
+
+
+class Measure(Method, ABC):
+    """How a module uses its depth, seen from one side. ``cls(*, ...)``."""
+
+    @abstractmethod
+    def table(self, scene: Scene) -> DataFrame:
+        """One row a visited span, in their order, with the columns ``path`` and ``visit`` first; all numbers finite."""
+
+
 @dataclass(frozen=True)
 class Proposal:
     """Edits that belong together: they take ``paths`` away and, where ``into`` is a path, put one span there."""
@@ -266,20 +327,3 @@ class Compressor(Method, ABC):
     @abstractmethod
     def propose(self, module: nn.Module, anatomy: Anatomy) -> Iterator[Proposal]:
         """Proposals that can be done on the module as it is, in the order of their places."""
-
-
-ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "relu": nn.functional.relu,
-    "gelu": nn.functional.gelu,
-    "silu": nn.functional.silu,
-    "tanh": torch.tanh,
-    "sigmoid": torch.sigmoid,
-    "identity": lambda x: x,
-}
-
-
-def activation(name: str) -> Callable[[Tensor], Tensor]:
-    """The activation function of that name; BadSetting with the known ones otherwise."""
-    if name not in ACTIVATIONS:
-        raise BadSetting(f"activation {name!r} is unknown; {suggest(name, ACTIVATIONS)}")
-    return ACTIVATIONS[name]

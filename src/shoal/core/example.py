@@ -8,7 +8,7 @@ dict of str            module(**dict)
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -52,12 +52,14 @@ def failed(module: nn.Module, error: Exception, doing: str = "does not run on it
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Eval mode inside; afterwards the training flag of every submodule is what it was, one by one.
 
-    Raises BadModel for a module with lazy weights: running it would make them, and so change it.
+    A frozen script has no such flag, and an exported program stays in the mode that it was exported in. Raises BadModel
+    for a module with lazy weights: running it would make them, and so change it.
     """
     if any(nn.parameter.is_lazy(tensor) for tensor in [*module.parameters(), *module.buffers()]):
         raise BadModel(f"{type(module).__name__}: it has lazy weights; run it once on an example before")
-    flags = [(part, part.training) for part in module.modules()]
-    module.eval()
+    flags = [(part, part.training) for part in module.modules() if hasattr(part, "training")]
+    with suppress(NotImplementedError):  # an exported program
+        module.eval()
     try:
         yield
     finally:

@@ -108,10 +108,22 @@ class Kind:
         except BadSetting:  # it is required, or nothing fits the others
             return False
 
-    def make(self, part: Part, *house: Any, dim: int | None = None) -> Any:
-        """Build the class: ``house`` are the arguments the house gives by position, the settings come from the part."""
+    def make(
+        self, part: Part, *house: Any, dim: int | None = None, offers: Mapping[str, Any] = types.MappingProxyType({})
+    ) -> Any:
+        """Build the class: ``house`` are the arguments the house gives by position, the settings come from the part.
+
+        ``offers``: what the class gets only where its constructor names it, behind those by position.
+        """
         full = self.complete(part, dim)
-        return self.get(part.name)(*house, **full.settings)
+        cls: Any = self.get(part.name)
+        asked = {name: offers[name] for name in _asked(cls)[len(house) :] if name in offers}
+        return cls(*house, **asked, **full.settings)
+
+    def asks(self, name: str, offer: str) -> bool:
+        """Whether the constructor of that method names such an offer."""
+        cls: Any = self.get(name)
+        return offer in _asked(cls)
 
     def _typed(self, name: str, setting: Setting, value: Value) -> Value:
         if setting.type is float and isinstance(value, int) and not isinstance(value, bool):
@@ -159,6 +171,12 @@ def _settings(cls: Any) -> dict[str, Setting]:
     hints = typing.get_type_hints(cls.__init__)
     found = inspect.signature(cls).parameters.values()
     return {p.name: Setting(p.name, hints.get(p.name, Any), p.default) for p in found if p.kind is p.KEYWORD_ONLY}
+
+
+@cache
+def _asked(cls: Any) -> tuple[str, ...]:
+    found = inspect.signature(cls).parameters.values()
+    return tuple(p.name for p in found if p.kind is p.POSITIONAL_OR_KEYWORD)
 
 
 def _fits(value: Any, wanted: Any) -> bool:

@@ -10,11 +10,17 @@ from typing import Any
 
 from shoal.core.errors import BadSpec
 
-VERSION = 1
+VERSION = 2
 
 Json = dict[str, Any]
 
-MIGRATIONS: Mapping[int, Callable[[Json], Json]] = {}
+
+def _exits_and_own_norms(old: Json) -> Json:
+    """Version 1 had neither heads within nor norms of a visit's own."""
+    return {**old, "exits": [], "stages": [{**stage, "own_norms": False} for stage in old["stages"]]}
+
+
+MIGRATIONS: Mapping[int, Callable[[Json], Json]] = {1: _exits_and_own_norms}
 
 
 def migrate(

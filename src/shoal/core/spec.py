@@ -1,12 +1,15 @@
 """Spec: all there is to say about a net but its weights. Frozen; JSON and one line of text both ways.
 
     convolution[channels=1] | residual(conv) 9x16-9x32-9x64 | pool[outputs=10]
-    stem                    | wiring(layer) depth x dim ... | head
+    stem                    | wiring(layer) depth x dim ... | head | exits
 
     residual(mlp[hidden=64] norm=rms linear=low_rank[rank=4] linear.down=dense) 4x32     norm and linears of a layer
     residual(conv*3, bottleneck) 4x16                                                    layers that differ
+    grouped(attention, mlp) 8x64                                                         what is listed is repeated
     residual(mlp) 2x16@0,1,0,1                                                           two layers, four visits
+    residual(mlp) 2x16@0,1,0,1*                                                          each visit with its own norms
     residual(conv) 2x16 -pad- plain(conv) 2x32                                           a join that is not the default
+    residual(mlp) 2x16-4x32 | pool[outputs=10] | 1.0: pool, 1.2: pool                    heads before layers 1.0 and 1.2
 
 Longer than the house's 250 lines: the words, their text and their JSON are inverses, and are read together.
 
@@ -21,7 +24,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from itertools import groupby
+from itertools import groupby, pairwise
 from types import MappingProxyType
 from typing import Any
 
@@ -29,6 +32,7 @@ import torch
 
 from shoal.core.base import Wiring
 from shoal.core.errors import BadSpec
+from shoal.core.makers import offers
 from shoal.core.migrate import VERSION, migrate
 from shoal.core.part import Part, Reader
 from shoal.kinds import BLOCKS, HEADS, JOINS, LINEARS, NORMS, STEMS, WIRINGS
@@ -41,7 +45,7 @@ JOIN = Part("downsample")
 def wiring_of(part: Part, dim: int, depth: int) -> Wiring:
     """The wiring of that part, to be asked for its ends, reads and groups; it has no memory behind its weights."""
     with torch.device("meta"):
-        made: Wiring = WIRINGS.make(part, dim, depth, dim=dim)
+        made: Wiring = WIRINGS.make(part, dim, depth, dim=dim, offers=offers(Part("layer")))
     return made
 
 
@@ -103,13 +107,18 @@ class LayerSpec:
 
 @dataclass(frozen=True)
 class Stage:
-    """A wiring over layers at one dim. ``order``: the layer visited at each step, where layers are shared (ties)."""
+    """A wiring over layers at one dim. ``order``: the layer visited at each step, where layers are shared (ties).
+
+    ``own_norms``: a layer that is visited again has norms of its own there (``*`` behind the order); it is False where
+    none is visited again.
+    """
 
     wiring: Part
     layers: tuple[LayerSpec, ...]
     dim: int
     order: tuple[int, ...] | None = None
     join: Part | None = None  # how the stage before comes in; None for the first
+    own_norms: bool = False
 
     def __post_init__(self) -> None:
         if not self.layers:
@@ -123,6 +132,9 @@ class Stage:
             raise BadSpec(f"spec: order {','.join(map(str, self.order))} must visit {want}")
         if self.order == tuple(range(len(self.layers))):
             object.__setattr__(self, "order", None)
+        if type(self.own_norms) is not bool:
+            raise BadSpec(f"spec: own_norms {self.own_norms!r} must be true or false")
+        object.__setattr__(self, "own_norms", self.own_norms and self.depth > len(self.layers))
         object.__setattr__(self, "wiring", WIRINGS.complete(self.wiring, self.dim))
         ends = self.ends()
         given: dict[int, set[tuple[int, int]]] = {}
@@ -160,14 +172,16 @@ class Stage:
         ends = self.ends()
         widths = {index: ends[visit][1] for visit, index in enumerate(self.visits)}
         texts = [layer.text(widths[i]) for i, layer in enumerate(self.layers)]
-        runs = [(text, len(list(run))) for text, run in groupby(texts)]
-        inside = runs[0][0] if len(runs) == 1 else ", ".join(t if n == 1 else f"{t}*{n}" for t, n in runs)
+        depth = len(texts)
+        listed = next(n for n in range(1, depth + 1) if texts == texts[:n] * (depth // n))  # what is listed is repeated
+        runs = [(text, len(list(run))) for text, run in groupby(texts[:listed])]
+        inside = ", ".join(text if n == 1 else f"{text}*{n}" for text, n in runs)
         return f"{WIRINGS.sparse(self.wiring, self.dim)}({inside})"
 
     def shape_text(self) -> str:
         """``depth x dim`` as text, with the order where layers are shared."""
         order = "@" + ",".join(map(str, self.order)) if self.order is not None else ""
-        return f"{len(self.layers)}x{self.dim}{order}"
+        return f"{len(self.layers)}x{self.dim}{order}{'*' * self.own_norms}"
 
     def to_json(self) -> dict[str, Any]:
         """Everything, with ``order`` and ``join`` null where there is none."""
@@ -177,6 +191,7 @@ class Stage:
             "dim": self.dim,
             "order": list(self.order) if self.order is not None else None,
             "join": self.join.to_json() if self.join else None,
+            "own_norms": self.own_norms,
         }
 
     @classmethod
@@ -185,16 +200,51 @@ class Stage:
         layers = tuple(LayerSpec.from_json(layer) for layer in data["layers"])
         order = tuple(data["order"]) if data.get("order") is not None else None
         join = Part.from_json(data["join"]) if data.get("join") else None
-        return cls(Part.from_json(data["wiring"]), layers, data["dim"], order, join)
+        return cls(Part.from_json(data["wiring"]), layers, data["dim"], order, join, data["own_norms"])
+
+
+@dataclass(frozen=True)
+class Exit:
+    """A head within: it reads what step ``layer`` of stage ``stage`` is given, before that layer's norm.
+
+    Steps are layers; where layers are shared they are visits, and of a wiring that goes round its first round.
+    """
+
+    stage: int
+    layer: int
+    head: Part
+
+    def __post_init__(self) -> None:
+        if any(type(number) is not int or number < 0 for number in self.place):
+            raise BadSpec(f"spec: exit {self.stage}.{self.layer} must be the numbers of a stage and a layer")
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """(stage, layer)."""
+        return self.stage, self.layer
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields by name."""
+        return {"stage": self.stage, "layer": self.layer, "head": self.head.to_json()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Exit:
+        """The inverse of :meth:`to_json`."""
+        return cls(data["stage"], data["layer"], Part.from_json(data["head"]))
 
 
 @dataclass(frozen=True)
 class Spec:
-    """stem -> stages -> head. ``str(spec)`` and ``Spec.parse`` are inverses, ``to_json`` and ``from_json`` too."""
+    """stem -> stages -> head. ``str(spec)`` and ``Spec.parse`` are inverses, ``to_json`` and ``from_json`` too.
+
+    ``exits``: heads within the stages, in the order they are met. One that does not say its ``outputs`` has those of
+    the head.
+    """
 
     stages: tuple[Stage, ...]
     stem: Part | None = None
     head: Part | None = None
+    exits: tuple[Exit, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -208,6 +258,36 @@ class Spec:
             object.__setattr__(self, "stem", STEMS.complete(self.stem, first.dim))
         if self.head is not None:
             object.__setattr__(self, "head", HEADS.complete(self.head, self.stages[-1].out))
+        exits = sorted(self.exits, key=lambda one: one.place)
+        for one, after in pairwise(exits):
+            if one.place == after.place:
+                raise BadSpec(f"spec: two exits stand at {one.stage}.{one.layer}; keep one")
+        object.__setattr__(self, "exits", tuple(replace(one, head=self._head_of(one)) for one in exits))
+
+    def width_at(self, one: Exit) -> int:
+        """The channels that an exit reads. Raises BadSpec where there is no such place."""
+        if one.stage >= len(self.stages) or one.layer >= self.stages[one.stage].depth:
+            depths = ", ".join(str(stage.depth) for stage in self.stages)
+            raise BadSpec(f"spec: exit {one.stage}.{one.layer} stands before no layer; the stages have {depths} steps")
+        return self.stages[one.stage].ends()[one.layer][0]
+
+    def _head_of(self, one: Exit) -> Part:
+        """An exit's head with all settings, or as it is as long as nobody says how many outputs there are."""
+        width, asked = self.width_at(one), one.head
+        if "outputs" in HEADS.settings(asked.name) and "outputs" not in asked.settings:
+            if self.head is None:
+                return asked
+            if "outputs" in self.head.settings:
+                asked = asked.with_settings(outputs=self.head.settings["outputs"])
+        return HEADS.complete(asked, width)
+
+    def _exit_text(self, one: Exit) -> str:
+        """``stage.layer: head`` without what :meth:`_head_of` would fill in."""
+        part = HEADS.sparse(one.head, self.width_at(one))
+        if self.head is not None and "outputs" in self.head.settings:
+            same = ("outputs", self.head.settings["outputs"])
+            part = Part(part.name, dict(item for item in part.settings.items() if item != same))
+        return f"{one.stage}.{one.layer}: {part}"
 
     @property
     def open(self) -> bool:
@@ -227,7 +307,8 @@ class Spec:
             words.append(shape if same else f"{parts} {shape}")
             before = parts
         ends = [str(kind.sparse(part)) if part else "" for kind, part in ((STEMS, self.stem), (HEADS, self.head))]
-        return " | ".join(text for text in (ends[0], "".join(words), ends[1]) if text)
+        exits = ", ".join(self._exit_text(one) for one in self.exits)
+        return " | ".join(text for text in (ends[0], "".join(words), ends[1], exits) if text)
 
     @classmethod
     def parse(cls, text: str) -> Spec:
@@ -239,7 +320,8 @@ class Spec:
     def to_json(self) -> dict[str, Any]:
         """JSON with the version in it."""
         ends = {"stem": self.stem.to_json() if self.stem else None, "head": self.head.to_json() if self.head else None}
-        return {"version": VERSION, **ends, "stages": [stage.to_json() for stage in self.stages]}
+        exits = [one.to_json() for one in self.exits]
+        return {"version": VERSION, **ends, "stages": [stage.to_json() for stage in self.stages], "exits": exits}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any] | str) -> Spec:
@@ -251,6 +333,7 @@ class Spec:
                 tuple(Stage.from_json(stage) for stage in full["stages"]),
                 Part.from_json(stem) if stem else None,
                 Part.from_json(head) if head else None,
+                tuple(Exit.from_json(one) for one in full["exits"]),
             )
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise BadSpec(f"spec: damaged JSON ({type(error).__name__}: {error}); save it again") from error
@@ -263,10 +346,27 @@ class _SpecReader(Reader):
             stem = self.part()
             self.expect("|")
         stages = self._stages()
+        exits: list[Exit] = []
         if self.take("|"):
-            head = self.part()
+            if not self.peek_digit():
+                head = self.part()
+            if head is None or self.take("|"):
+                exits = self._exits()
         self.end()
-        return Spec(tuple(stages), stem, head)
+        return Spec(tuple(stages), stem, head, tuple(exits))
+
+    def _exits(self) -> list[Exit]:
+        exits = [self._exit()]
+        while self.take(","):
+            exits.append(self._exit())
+        return exits
+
+    def _exit(self) -> Exit:
+        stage = self.integer("an exit's stage, as in 0.3: pool")
+        self.expect(".")
+        layer = self.integer("an exit's layer, as in 0.3: pool")
+        self.expect(":")
+        return Exit(stage, layer, self.part())
 
     def _stages_come(self) -> bool:
         """Whether a wiring stands here: a part with a bracket of layers behind it."""
@@ -302,19 +402,18 @@ class _SpecReader(Reader):
         layers_here = self.integer("a depth, as in 4x32")
         self.expect("x")
         dim = self.integer("a width, as in 4x32")
-        order = None
+        order, own_norms = None, False
         if self.take("@"):
             order = [self.integer("a layer's number")]
             while self.take(","):
                 order.append(self.integer("a layer's number"))
+            own_norms = self.take("*")
         counted = sum(n or 1 for _, n in runs)
-        if len(runs) == 1 and runs[0][1] is None:
-            layers = [runs[0][0]] * layers_here
-        elif counted == layers_here:
-            layers = [layer for layer, n in runs for _ in range(n or 1)]
-        else:
+        times, left = divmod(layers_here, counted)
+        if left:
             raise BadSpec(f"spec {self.text!r}: {counted} layers listed for depth {layers_here}; make them agree")
-        return Stage(wiring, tuple(layers), dim, tuple(order) if order else None, join)
+        layers = [layer for layer, n in runs for _ in range(n or 1)] * times
+        return Stage(wiring, tuple(layers), dim, tuple(order) if order else None, join, own_norms)
 
     def _wiring(self) -> tuple[Part, list[tuple[LayerSpec, int | None]]]:
         wiring = self.part()

@@ -1,9 +1,9 @@
 """Cost: what a module executes, and how long it takes on this machine."""
 
-from shoal.costing.count import cost
-from shoal.costing.latency import Latency, Spread, latency, per_span_ms
-from shoal.costing.resident import peak_memory
+from shoal.costing.counting.count import cost
 from shoal.costing.table import Cost, LayerCost, Operation, Peak
+from shoal.costing.timing.latency import Latency, Spread, latency, per_span_ms
+from shoal.costing.timing.resident import peak_memory
 
 __all__ = [
     "Cost",

@@ -6,14 +6,15 @@ the loss: class numbers, standardised outputs, or the next token at each place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from shoal.core.errors import BadArtifact, BadSetting
+from shoal.core.graphs import normalised
 from shoal.core.part import Part
 from shoal.data.encoders import Encoder
 
@@ -53,17 +54,52 @@ class Signature:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class Graph:
+    """All nodes of a graph and the edges between them.
+
+    x         (nodes, features) float32, prepared
+    edges     (2, edges) int64: where each begins, and where it ends
+    """
+
+    x: Tensor
+    edges: Tensor
+    _kept: dict[Hashable, Any] = field(default_factory=dict)
+
+    def context(self) -> dict[str, Tensor]:
+        """What a net may read of it, by name: the edges, and the matrix made of them."""
+        made = self.once("adjacency", lambda: normalised(self.edges, len(self.x)))
+        return {"edges": self.edges, "adjacency": made}
+
+    def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What `make` gives, worked out the first time and kept with the graph."""
+        if key not in self._kept:
+            with torch.inference_mode(False), torch.no_grad():  # whoever asks first: others may train with it
+                self._kept[key] = make()
+        return self._kept[key]
+
+    def to(self, device: torch.device) -> Graph:
+        """The same on a device."""
+        if self.x.device == device:
+            return self
+        moved: Graph = self.once(("on", device), lambda: Graph(self.x.to(device), self.edges.to(device)))
+        return moved
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Split:
     """Rows with their targets.
 
     x         (n, *places, channels), bytes or floats; or (n, length) int64 tokens; or whatever was passed as given
     y         (n,) int64 classes, (n, outputs) float32, or (n, length) int64 tokens
     prepare   turns rows of x into what a net takes; None where they already are
+    graph     the graph that the rows are nodes of, and `nodes`, (n,) which they are; None where they are of none
     """
 
     x: Tensor
     y: Tensor
     prepare: Callable[[Tensor], Tensor] | None = None
+    graph: Graph | None = None
+    nodes: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -92,7 +128,8 @@ class Split:
         if n >= len(self):
             return self
         chosen = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:n].sort().values
-        return Split(self.x[chosen], self.y[chosen], self.prepare)
+        nodes = None if self.nodes is None else self.nodes[chosen]
+        return Split(self.x[chosen], self.y[chosen], self.prepare, self.graph, nodes)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

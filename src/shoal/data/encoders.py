@@ -1,6 +1,7 @@
 """Encoders: from raw new input to what a net takes, as fitted on the training part alone.
 
     Given    arrays and tensors, untouched
+    Shares   each row divided by its sum, for counts such as words of a node
     Bytes    text, as the numbers 0..255
     Pixels   (x / scale - mean) / std, for images and for sequences of numbers
     Table    rows of a table (in columns.py)
@@ -46,6 +47,25 @@ class Given:
 
     @classmethod
     def from_json(cls, _: dict[str, Any]) -> Given:
+        return cls()
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Rows of counts as shares of their sum; a row of zeros stays."""
+
+    kind: ClassVar[str] = "shares"
+
+    def __call__(self, raw: Any) -> Tensor:
+        x = to_tensor(raw, "x").to(torch.float32)
+        total = x.sum(dim=-1, keepdim=True)
+        return x / torch.where(total == 0, torch.ones_like(total), total)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind}
+
+    @classmethod
+    def from_json(cls, _: dict[str, Any]) -> Shares:
         return cls()
 
 
@@ -137,8 +157,8 @@ def _moments(values: Tensor) -> tuple[float, float]:
 
 def encoder_from_json(data: Any) -> Encoder:
     """The encoder that :meth:`to_json` wrote. Raises BadArtifact for anything else."""
-    kinds: dict[str, type[Given] | type[Bytes] | type[Pixels] | type[Table]] = {
-        made.kind: made for made in (Given, Bytes, Pixels, Table)
+    kinds: dict[str, type[Given] | type[Shares] | type[Bytes] | type[Pixels] | type[Table]] = {
+        made.kind: made for made in (Given, Shares, Bytes, Pixels, Table)
     }
     kind = data.get("kind") if isinstance(data, dict) else None
     if kind not in kinds:

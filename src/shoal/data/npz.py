@@ -18,9 +18,8 @@ from shoal.data.dataset import Dataset
 FORMS = (("x_train", "y_train", "x_test", "y_test"), ("x_train", "y_train"), ("x", "y"), ("delta", "y"))
 
 
-def open_npz(path: Path, *, seed: int, task: str | None, as_given: bool) -> Dataset:
-    """Open an archive by the names of its arrays, in either case of letters. Raises BadData."""
-    found = read_npz(path)
+def open_npz(path: Path, found: dict[str, np.ndarray], *, seed: int, task: str | None, as_given: bool) -> Dataset:
+    """Open what an archive held by the names of its arrays, in either case of letters. Raises BadData."""
     keys = next((keys for keys in FORMS if all(key in found for key in keys)), None)
     if keys is None:
         names = ", ".join(sorted(found)) or "nothing"

@@ -16,9 +16,11 @@ from torch.utils.data import Dataset as TorchDataset
 from shoal.core.errors import BadData, BadSetting, suggest
 from shoal.data.arrays import open_arrays
 from shoal.data.dataset import Dataset
+from shoal.data.graphs import ARRAYS, is_graph, open_graph, open_named_graph
+from shoal.data.graphs import NAMES as GRAPHS
 from shoal.data.loaders import call, collect
 from shoal.data.named import NAMES, open_named
-from shoal.data.npz import open_npz
+from shoal.data.npz import open_npz, read_npz
 from shoal.data.tables import SUFFIXES, open_table, read_table
 from shoal.data.text import open_text
 
@@ -34,9 +36,9 @@ def open_data(
 ) -> Dataset:
     """Open data, split it, and fit its encoder on the training part. Raises BadData, in one line with the fix.
 
-    source     a Dataset (returned as it is); a name: digits, mnist, fashion_mnist, cifar10; a path: .csv .tsv
+    source     a Dataset (returned as it is); a name: digits, mnist, fashion_mnist, cifar10, cora; a path: .csv .tsv
                (also .gz) .parquet .npz .txt; "PATH.py:function"; (X, y) or (X_train, y_train, X_test, y_test);
-               a DataFrame; a DataLoader, a torch Dataset, or any iterable of (x, y) batches
+               a DataFrame; a graph of PyG; a DataLoader, a torch Dataset, or any iterable of (x, y) batches
     target     the column to learn, for tables
     seed       of the split
     task       "classification" or "regression", where what is found in the target is not what is meant
@@ -53,6 +55,8 @@ def open_data(
     if isinstance(source, str | Path):
         return _open_place(source, target=target, seed=seed, task=task, as_given=as_given, length=length)
     _no_target(target, "data that is no table")
+    if is_graph(source):
+        return open_graph(source, name="graph", seed=seed, task=task, as_given=as_given)
     if _is_arrays(source):
         return open_arrays(tuple(source), name="arrays", seed=seed, task=task, as_given=as_given)
     if isinstance(source, TorchDataset):
@@ -75,10 +79,13 @@ def _open_place(
     if text in NAMES:
         _no_target(target, text)
         return open_named(text, seed=seed, task=task, as_given=as_given)
+    if text in GRAPHS:
+        _no_target(target, text)
+        return open_named_graph(text, seed=seed, task=task, as_given=as_given)
     if ".py:" in text:
         return _open_function(text, target=target, seed=seed, task=task)
     if not text or not path.exists():
-        raise BadData(f"data {text!r}: no name that is known, and no such file; {suggest(text, NAMES)}")
+        raise BadData(f"data {text!r}: no name that is known, and no such file; {suggest(text, (*NAMES, *GRAPHS))}")
     if path.is_dir():
         raise BadData(f"{text}: is a folder; give a file: {', '.join((*SUFFIXES, '.npz', '.txt'))}")
     low = path.name.lower()
@@ -87,7 +94,10 @@ def _open_place(
         return open_table(read_table(path), target=target, name=name, seed=seed, task=task, as_given=as_given)
     _no_target(target, text)
     if low.endswith(".npz"):
-        return open_npz(path, seed=seed, task=task, as_given=as_given)
+        arrays = read_npz(path)
+        if set(ARRAYS) <= arrays.keys():
+            return open_graph(arrays, name=path.stem, seed=seed, task=task, as_given=as_given)
+        return open_npz(path, arrays, seed=seed, task=task, as_given=as_given)
     if low.endswith(".txt"):
         return open_text(path, length=length, task=task, as_given=as_given)
     raise BadData(f"{text}: files of this kind are not read; known: {', '.join((*SUFFIXES, '.npz', '.txt'))}")

@@ -5,28 +5,29 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor, nn
 
 from shoal.core.errors import BadModel, Refused
 from shoal.core.part import Part
-from shoal.core.spec import LayerSpec, Spec, Stage, wiring_of
+from shoal.core.spec import Exit, LayerSpec, Spec, Stage, wiring_of
 from shoal.net import Layer
 
 _LAYER = re.compile(r"stages\.(\d+)\.layers\.(\d+)")
 
 
 class PassThrough(nn.Module):
-    """Stands where a stream span was: gives its input on."""
+    """Stands where a stream span was: gives its input on, whatever else it is called with (masks)."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
         return x
 
 
 class Zero(nn.Module):
     """Stands where a branch span was: adds nothing to the stream."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
         return x.new_zeros(()).expand_as(x)
 
 
@@ -127,12 +128,33 @@ def with_layers(
     stage: int,
     layers: Sequence[int | tuple[LayerSpec, Layer]],
     wiring: Part,
+    moved: Sequence[int] | None = None,
 ) -> tuple[Spec, dict[str, Tensor]]:
-    """Spec and weights with the layers of one stage replaced by these; a number stands for the old layer there."""
+    """Spec and weights with the layers of one stage replaced by these; a number stands for the old layer there.
+
+    ``moved``: for each old layer the number of one that reads now what that one read; exits follow it. None where all
+    layers stay where they are.
+    """
     old, prefix = spec.stages[stage].layers, f"stages.{stage}.layers."
+    exits = spec.exits if moved is None else _exits(spec, stage, moved, len(layers))
+    if moved is None and len(layers) != len(old) and any(one.stage == stage for one in spec.exits):
+        raise Refused(f"stages.{stage}: it has exits, and nothing says where they go; take them out of the spec first")
     kept = {key: value for key, value in weights.items() if not key.startswith(prefix)}
     for index, layer in enumerate(layers):
         own = _within(weights, f"{prefix}{layer}.") if isinstance(layer, int) else layer[1].state_dict()
         kept |= {f"{prefix}{index}.{key}": value for key, value in own.items()}
     specs = tuple(old[layer] if isinstance(layer, int) else layer[0] for layer in layers)
-    return with_stage(spec, stage, layers=specs, wiring=wiring), kept
+    bare = with_stage(replace(spec, exits=()), stage, layers=specs, wiring=wiring)
+    return replace(bare, exits=exits), kept
+
+
+def _exits(spec: Spec, stage: int, moved: Sequence[int], depth: int) -> tuple[Exit, ...]:
+    """The exits behind such a change. Refused where one would stand before no layer, or two before the same."""
+    exits = [replace(one, layer=moved[one.layer]) if one.stage == stage else one for one in spec.exits]
+    for old, new in zip(spec.exits, exits, strict=True):
+        name = f"exit {old.stage}.{old.layer}"
+        if new.stage == stage and new.layer >= depth:
+            raise Refused(f"{name}: no layer would be left that reads what it reads; take it out of the spec first")
+        if sum(new.place == other.place for other in exits) > 1:
+            raise Refused(f"{name}: another exit would read the same; take one out of the spec first")
+    return tuple(exits)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from shoal.core.base import Edit
 from shoal.core.errors import Refused
 from shoal.core.part import Part, Value
-from shoal.core.spec import Spec, wiring_of
+from shoal.core.spec import Spec, Stage, wiring_of
 from shoal.edits._surgery import PassThrough, Zero, layer_at, submodule, with_layers
 
 
@@ -37,9 +37,22 @@ class Drop(Edit):
             raise Refused(f"{self.path}: it is the only layer of its stage")
         settings = wiring_of(stage.wiring, stage.dim, stage.depth).without(layer)
         rest = [i for i in range(len(stage.layers)) if i != layer]
-        return with_layers(spec, weights, index, rest, Part(stage.wiring.name, settings))
+        wiring = Part(stage.wiring.name, settings)
+        return with_layers(spec, weights, index, rest, wiring, _moved(stage, wiring, layer))
 
     def apply(self, module: nn.Module) -> nn.Module:
         submodule(module, self.path)
         module.set_submodule(self.path, Zero() if self.branch else PassThrough())
         return module
+
+
+def _moved(stage: Stage, wiring: Part, gone: int) -> list[int]:
+    """For each layer one that reads what it read, once ``gone`` has gone; the new depth where there is none."""
+    before = wiring_of(stage.wiring, stage.dim, stage.depth).reads()
+    after = wiring_of(wiring, stage.dim, stage.depth - 1).reads()[: stage.depth - 1]
+    moved = []
+    for row in before[: stage.depth]:
+        left = row - {gone + 1} | (before[gone] if gone + 1 in row else set())  # its input passes on
+        numbered = {node - (node > gone) for node in left}
+        moved.append(after.index(numbered) if numbered in after else len(after))
+    return moved

@@ -3,6 +3,8 @@
     s (W x + b) + t = (s W) x + (s b + t)            batch norm behind a matrix or convolution
     V (W x + b) + c = (V W) x + (V b + c)            a chain of two matrices
 
+In a Net, a block or a join that says itself what it is in eval (``rep``) becomes that.
+
 Exact when the net is in eval: the statistics of the norms stand still
 Papers   non-deep-networks
 """
@@ -10,7 +12,7 @@ Papers   non-deep-networks
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -19,12 +21,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from shoal.core.base import Edit
 from shoal.core.errors import Refused
-from shoal.core.part import Part
-from shoal.core.spec import LayerSpec, Spec
-from shoal.edits._absorb import absorb, absorb_back, why_not
+from shoal.core.spec import Spec
+from shoal.edits._net_folding import folded_join, folded_layer, lenders
 from shoal.edits._surgery import PassThrough, layers_of, submodule, with_layers
-from shoal.kinds import BLOCKS, NORMS
-from shoal.net import Layer
 
 Matrix = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
@@ -43,10 +42,18 @@ class Fold(Edit):
         folded = False
         for index in range(len(spec.stages)):
             stage = spec.stages[index]
+            joined = folded_join(spec, weights, index)
+            if joined is not None:
+                folded = True
+                spec, weights = joined
+                stage = spec.stages[index]
+            if stage.own_norms:
+                continue  # one matrix cannot take in the norms of several visits
             layers = layers_of(spec, weights, index, range(len(stage.layers)))
-            ends = dict(zip(stage.visits, stage.ends(), strict=True))
+            ends, kept = dict(zip(stage.visits, stage.ends(), strict=True)), lenders(spec, index)
             new = [
-                _folded(old, layer, ends[i]) for i, (old, layer) in enumerate(zip(stage.layers, layers, strict=True))
+                None if i in kept else folded_layer(old, layer, ends[i])
+                for i, (old, layer) in enumerate(zip(stage.layers, layers, strict=True))
             ]
             if any(layer is not None for layer in new):
                 folded = True
@@ -96,36 +103,3 @@ def _chained(first: nn.Linear, second: nn.Linear) -> nn.Linear:
             shift = second.weight @ first.bias if first.bias is not None else 0
             out.bias.copy_(shift + (second.bias if second.bias is not None else 0))
     return out.train(second.training)
-
-
-def _folded(spec: LayerSpec, layer: Layer, ends: tuple[int, int]) -> tuple[LayerSpec, Layer] | None:
-    """The layer without its norms, or None where they cannot all go."""
-    cls = BLOCKS.get(spec.block.name)
-    if spec.norm_part.name == "none" or not NORMS.get(spec.norm_part.name).channelwise:
-        return None
-    into = [(layer.block.get_submodule(name), _beside(layer, ends_of)) for name, ends_of in cls.folds.items()]
-    ahead = [(norm, ins) for norm, (ins, _) in into if ins]
-    if layer.norm is not None:
-        ahead.append((layer.norm, [layer.block.get_submodule(name) for name in cls.inlets]))
-    if not (into or ahead) or any(why_not(norm, ins) for norm, ins in ahead):
-        return None
-    for norm, ins in ahead:
-        absorb(norm, ins)
-    for norm, (_, outs) in into:
-        for linear in outs:
-            absorb_back(norm, linear)
-    settings = {"bias": True} if "bias" in spec.block.settings else {}
-    flat = replace(spec, norm=Part("none"), block=spec.block.with_settings(**settings))
-    new = Layer(flat, *ends).to(next(layer.parameters()).dtype).eval()
-    state = layer.state_dict()
-    new.load_state_dict({key: state[key] for key in new.state_dict()})
-    return flat, new
-
-
-def _beside(layer: Layer, ends: tuple[str, ...]) -> tuple[list[nn.Module], list[nn.Module]]:
-    """The matrices that read a norm, and those that it follows."""
-    found: dict[str, list[nn.Module]] = {"in": [], "out": []}
-    for end in ends:
-        name, _, side = end.partition(":")
-        found[side].append(layer.block.get_submodule(name))
-    return found["in"], found["out"]

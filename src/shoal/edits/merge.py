@@ -47,7 +47,8 @@ class Merge(Edit):
         wide = _merged(stage.layers[start:stop], layers, stage.ends()[start])
         groups[first] = 1
         chosen = [*range(start), wide, *range(stop, len(stage.layers))]
-        return with_layers(spec, weights, index, chosen, grouped(groups))
+        moved = [*range(start), *[start] * (stop - start), *range(start + 1, len(chosen))]
+        return with_layers(spec, weights, index, chosen, grouped(groups), moved)
 
     def apply(self, module: nn.Module) -> nn.Module:
         raise Refused(f"{', '.join(self.paths)}: only the layers of a Net say which of their axes may be joined")
@@ -114,4 +115,7 @@ def _join_norm(wide: Norm, parts: Sequence[nn.Module], path: str) -> None:
     if not wide.channelwise:
         raise Refused(f"norm {path!r} inside the block mixes its channels; joined, it would mix those of all layers")
     states = [part.state_dict() for part in parts]
+    size = sum(part.affine()[0].numel() for part in parts if isinstance(part, Norm))
+    if wide.affine()[0].numel() != size:
+        raise Refused(f"norm {path!r} stands behind the sum of the layers, and each has its own; fold first")
     wide.load_state_dict({key: torch.cat([state[key] for state in states]) for key in states[0]})

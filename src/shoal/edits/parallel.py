@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from shoal.core.base import Edit
 from shoal.core.errors import Refused
 from shoal.core.part import Value
-from shoal.core.spec import Spec
+from shoal.core.spec import Spec, wiring_of
 from shoal.edits._surgery import (
     PassThrough,
     SideBySide,
@@ -44,6 +44,14 @@ class Parallel(Edit):
         groups = groups_of(spec.stages[index], self.paths[0])
         first, last = group_at(groups, start, stop, self.paths[0])
         wiring = grouped([*groups[:first], sum(groups[first:last]), *groups[last:]])
+        stage = spec.stages[index]
+        before, after = (wiring_of(part, stage.dim, stage.depth).reads() for part in (stage.wiring, wiring))
+        for one in spec.exits:
+            if one.stage == index and before[one.layer] != after[one.layer]:
+                raise Refused(
+                    f"exit {one.stage}.{one.layer}: it would no longer read what the layers before it add; "
+                    "take it out of the spec first"
+                )
         return with_stage(spec, index, wiring=wiring), dict(weights)
 
     def apply(self, module: nn.Module) -> nn.Module:

@@ -16,14 +16,15 @@ from shoal.kinds import NORMS
 
 
 class Every(Head):
-    """Settings: `outputs`, numbers given at a place; `norm`, the norm's kind."""
+    """Settings: `outputs`, numbers given at a place; `norm`, the norm's kind, its settings in brackets; `bias`, whether
+    the map has one."""
 
     tiny = {"outputs": 3}
 
-    def __init__(self, dim: int, linear: MakeLinear, *, outputs: int, norm: str = "layer") -> None:
+    def __init__(self, dim: int, linear: MakeLinear, *, outputs: int, norm: str = "layer", bias: bool = True) -> None:
         super().__init__()
-        self.norm = NORMS.make(Part(norm), dim, dim=dim)
-        self.map = linear(dim, outputs)
+        self.norm = NORMS.make(Part.parse(norm), dim, dim=dim)
+        self.map = linear(dim, outputs, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.map(self.norm(x))

@@ -20,7 +20,7 @@ import torch
 from shoal.core.errors import UnknownName, suggest
 from shoal.core.kind import Kind
 from shoal.kinds import KINDS
-from shoal.testing import all_kinds, blocks, compressors, edits, linears, norms, stems_joins_heads, tasks, wirings
+from shoal.testing import all_kinds, blocks, compressors, edits, linears, nets, norms, stems_joins_heads, tasks, wirings
 from shoal.testing._samples import Check, CheckFailed, Subject
 
 __all__ = ["BATTERY", "CheckFailed", "check", "checks", "run"]
@@ -34,6 +34,7 @@ BATTERY: Mapping[str, tuple[ModuleType, str]] = {  # kind -> its file, and what 
     "join": (stems_joins_heads, "join_"),
     "head": (stems_joins_heads, "head_"),
     "task": (tasks, ""),
+    "net": (nets, ""),
     "edit": (edits, ""),
     "compressor": (compressors, ""),
 }

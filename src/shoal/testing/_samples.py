@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from shoal.core.base import Block
+from shoal.core.graphs import normalised
 from shoal.core.kind import Kind
+from shoal.core.makers import offers
 from shoal.core.part import Part
-from shoal.core.spec import DENSE as DENSE_PART
-from shoal.core.spec import LayerSpec
-from shoal.net import DENSE, Layer
+from shoal.core.spec import DENSE, LayerSpec
+from shoal.net import Layer
 
 DIM = 8
 BATCH = 2
@@ -55,16 +56,18 @@ class Subject:
 Check = Callable[[Subject], None]
 
 HOUSE: Mapping[str, tuple[Any, ...]] = {  # what the house gives by position, a kind
-    "stem": (DIM, DENSE),
+    "stem": (DIM,),
     "linear": (DIM, 12, True, (), 1),
     "norm": (DIM,),
     "wiring": (DIM, 4),
-    "join": (DIM, 12, DENSE),
-    "head": (DIM, DENSE),
+    "join": (DIM, 12),
+    "head": (DIM,),
     "task": (),
     "edit": (),
     "compressor": (),
+    "net": (),
 }
+OFFERS = offers(Part("layer"))  # and what it has for those who ask
 
 
 def build(subject: Subject, part: Part | None = None) -> Any:
@@ -72,10 +75,10 @@ def build(subject: Subject, part: Part | None = None) -> Any:
     part = subject.part if part is None else part
     if subject.kind.name == "block":
         return layer(part).block
-    return subject.kind.make(part, *HOUSE[subject.kind.name], dim=DIM)
+    return subject.kind.make(part, *HOUSE[subject.kind.name], dim=DIM, offers=OFFERS)
 
 
-def layer(block: Part, inputs: int = DIM, outputs: int = DIM, linear: Part = DENSE_PART) -> Layer:
+def layer(block: Part, inputs: int = DIM, outputs: int = DIM, linear: Part = DENSE) -> Layer:
     """A Layer about that block, at its own norm."""
     return Layer(LayerSpec(block, linear=linear), inputs, outputs)
 
@@ -93,9 +96,13 @@ def layouts(cls: type[Block]) -> tuple[int, ...]:
 def context(name: str, x: Tensor) -> Tensor:
     """A sample of the context of that name for an input x; every place may be read, positions are far from uniform."""
     size = int(torch.Size(x.shape[1:-1]).numel())
+    rows = torch.arange(len(x))
+    ring = torch.stack((rows, rows.roll(1)))  # the rows are nodes, each joined to the next
     samples = {
         "mask": torch.ones(x.shape[0], size, dtype=torch.bool),
         "positions": torch.arange(size) * 3,
+        "edges": ring,
+        "adjacency": normalised(ring, len(x), x.dtype),
     }
     require(name in samples, f"the battery has no sample of the context {name!r}; add one to shoal.testing._samples")
     return samples[name]

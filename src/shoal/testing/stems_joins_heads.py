@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from shoal.core.errors import BadSpec
 from shoal.core.part import Part
 from shoal.kinds import JOINS, STEMS
-from shoal.net import DENSE
 from shoal.testing._costs import require_costed
-from shoal.testing._samples import BATCH, DIM, PLACES, Subject, build, inputs, require, require_gradients
+from shoal.testing._samples import BATCH, DIM, OFFERS, PLACES, Subject, build, inputs, require, require_gradients
 
 # what data may look like: its places, its channels, its vocabulary
 DATA: tuple[tuple[tuple[int, ...], int, int | None], ...] = (
@@ -69,7 +68,7 @@ def join_any_places(subject: Subject) -> None:
         for places in _layouts(part):
             for size in SIZES:
                 shape = tuple(size + i for i in range(places))
-                join = JOINS.make(part, DIM, 12, DENSE, dim=12).double()
+                join = JOINS.make(part, DIM, 12, dim=12, offers=OFFERS).double()
                 y = join(torch.randn(BATCH, *shape, DIM, dtype=torch.float64))
                 wanted = (BATCH, *(math.ceil(n / stride) for n in shape), 12)
                 require(tuple(y.shape) == wanted, f"{part}: places {shape} become {tuple(y.shape)}, wanted {wanted}")
@@ -81,7 +80,7 @@ def join_any_widths(subject: Subject) -> None:
     places = _layouts(subject.part)[-1]
     for before, after in ((4, 4), (4, 7), (7, 4), (1, 8)):
         try:
-            join = JOINS.make(subject.part, before, after, DENSE, dim=after)
+            join = JOINS.make(subject.part, before, after, dim=after, offers=OFFERS)
         except BadSpec as error:
             require(after < before, f"{before} to {after} channels is refused: {error}")
             continue
@@ -132,7 +131,7 @@ def head_costed(subject: Subject) -> None:
 
 def _stem(subject: Subject, data: tuple[tuple[int, ...], int, int | None]) -> nn.Module:
     torch.manual_seed(1)
-    stem: nn.Module = STEMS.make(Part(subject.name, subject.cls.reads(*data)), DIM, DENSE, dim=DIM)
+    stem: nn.Module = STEMS.make(Part(subject.name, subject.cls.reads(*data)), DIM, dim=DIM, offers=OFFERS)
     return stem
 
 

@@ -18,6 +18,7 @@ from shoal.testing._exports import check_onnx, check_pt2
 from shoal.testing._probes import measured_reads, probed
 from shoal.testing._samples import (
     DIM,
+    OFFERS,
     PLACES,
     STEMS_FOR,
     Subject,
@@ -148,7 +149,7 @@ def exports_to_onnx(subject: Subject) -> None:
 
 
 def _make(part: Part, depth: int) -> Wiring:
-    wiring: Wiring = WIRINGS.make(part, DIM, depth, dim=DIM).double()
+    wiring: Wiring = WIRINGS.make(part, DIM, depth, dim=DIM, offers=OFFERS).double()
     shake(wiring)
     return wiring
 

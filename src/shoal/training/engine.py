@@ -14,13 +14,16 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from shoal.core.base import Task
+from shoal.core.base import Method, Task
 from shoal.core.errors import BadArtifact, Diverged
 from shoal.data import Dataset, Split
 from shoal.kinds import TASKS
+from shoal.net import Net
 from shoal.training.augment import augmented
 from shoal.training.checkpoint import Checkpoint
 from shoal.training.diverged import whence
+from shoal.training.graphs import asked
+from shoal.training.objectives.exits import Exits
 from shoal.training.optimizer import lr_share, make_optimizer, optimizer_tensors, restore_optimizer
 from shoal.training.recipe import TrainingRecipe
 from shoal.training.state import Average, Stream, copied, fill, generator_of, seed_of, tensors_of
@@ -53,9 +56,11 @@ class Engine:
         began: float,
     ) -> None:
         self.net, self.data, self.recipe, self.seed, self.device = net, data, recipe, seed, device
-        self.split = _resident(data.train, device)
+        self.model, split = asked(net, data.train, device)
+        self.split = _resident(split, device)
         task: Task = TASKS.make(data.signature.task)
-        self.objective = objective or (lambda model, x, y: task.loss(model(x), y, recipe.smoothing))
+        self.objective = objective or _objective(net, task, recipe.smoothing)
+        self.methods = [module for module in net.modules() if isinstance(module, Method)]
         self.optimizer = make_optimizer(net, recipe)
         self.learned = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         self.average = None if recipe.ema is None else Average(net, recipe.ema)
@@ -102,9 +107,17 @@ class Engine:
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         """The objective of a batch, in the precision of the recipe."""
         if self.precision == "float32":
-            return self.objective(self.net, x, y)
+            return self._whole(x, y)
         with torch.autocast(self.device.type, dtype=getattr(torch, self.precision)):
-            return self.objective(self.net, x, y)
+            return self._whole(x, y)
+
+    def _whole(self, x: Tensor, y: Tensor) -> Tensor:
+        """The objective, and what gates and experts add to it."""
+        loss = self.objective(self.model, x, y)
+        for module in self.methods:
+            extra = module.auxiliary_loss()
+            loss = loss if extra is None else loss + extra
+        return loss
 
     def step(self) -> Made:
         """Make one step."""
@@ -190,6 +203,13 @@ class Engine:
             self.scaler.load_state_dict(saved.facts["scaler"])
         self.index = saved.facts["index"]
         self.started -= saved.facts["elapsed"]
+
+
+def _objective(net: nn.Module, task: Task, smoothing: float) -> Objective:
+    """What a net learns where nobody says: its task, and all its exits theirs."""
+    if isinstance(net, Net) and net.spec.exits:
+        return Exits(task, smoothing=smoothing)
+    return lambda model, x, y: task.loss(model(x), y, smoothing)
 
 
 def identity(recipe: TrainingRecipe, seed: int, data: Dataset) -> dict[str, object]:

@@ -23,6 +23,7 @@ from shoal.core.part import Part
 from shoal.data import Split
 from shoal.evidence import Evidence, mean, proportion
 from shoal.kinds import TASKS
+from shoal.training.graphs import OnGraph, asked
 
 DRAWS = 400
 
@@ -64,6 +65,8 @@ def predict(model: Callable[[Tensor], Tensor], split: Split, batch: int = 512) -
     if not len(split):
         raise BadData("evaluate: the split has no rows; give some")
     device = _device(model)
+    model, split = asked(model, split, device)
+    batch = len(split) if isinstance(model, OnGraph) else batch  # it answers for all nodes at once anyway
     outputs, targets = [], []
     resting = evaluating(model) if isinstance(model, nn.Module) else nullcontext()
     with resting, torch.inference_mode():

@@ -88,7 +88,7 @@ def fit(
     """Train the net in place, a step at a time.
 
     device      where; a GPU where there is one, else the CPU
-    objective   (net, x, y) -> the loss; the loss of the data's task where None
+    objective   (net, x, y) -> the loss; None: the loss of the data's task, for a net with exits that of them all
     resume      a checkpoint of the same recipe (but for `seconds`), seed and data: goes on behind its last step
 
     Raises BadSetting or BadArtifact at once, and Diverged from a step where loss or gradient is not finite: it names

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from shoal.core.errors import BadArtifact
 from shoal.training.recipe import TrainingRecipe
+
+ADAMS: Mapping[str, type[Adam]] = {"adamw": AdamW, "adam": Adam}
 
 
 def make_optimizer(net: nn.Module, recipe: TrainingRecipe) -> Optimizer:
@@ -22,8 +24,8 @@ def make_optimizer(net: nn.Module, recipe: TrainingRecipe) -> Optimizer:
     ]
     groups = [group for group in groups if group["params"]]
     fused = all(parameter.is_floating_point() for parameter in learned)
-    if recipe.optimizer == "adamw":
-        return AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999), fused=fused)
+    if recipe.optimizer in ADAMS:
+        return ADAMS[recipe.optimizer](groups, lr=recipe.lr, betas=(recipe.momentum, 0.999), fused=fused)
     return SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=fused)
 
 

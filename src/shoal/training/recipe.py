@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from shoal.core.errors import BadSetting, suggest
@@ -17,7 +17,7 @@ from shoal.data import Dataset
 from shoal.training.augment import AUGMENTS
 
 WORDS: Mapping[str, tuple[str, ...]] = {
-    "optimizer": ("adamw", "sgd"),
+    "optimizer": ("adamw", "adam", "sgd"),
     "schedule": ("cosine", "constant"),
     "precision": ("auto", "float32", "bfloat16", "float16"),
 }
@@ -39,10 +39,10 @@ RANGES: Mapping[str, tuple[float, float, str]] = {  # least, most, in words; Non
 class TrainingRecipe:
     """How weights are learned.
 
-    optimizer      adamw or sgd (with Nesterov momentum)
+    optimizer      adamw, adam or sgd (with Nesterov momentum)
     lr             the highest learning rate of the schedule
-    momentum       share of the old direction that is kept (the first beta of adamw)
-    weight_decay   decoupled for adamw, in the gradient for sgd; never on parameters of one axis
+    momentum       share of the old direction that is kept (the first beta of adamw and adam)
+    weight_decay   decoupled for adamw, in the gradient for adam and sgd; never on parameters of one axis
     schedule       cosine (to 0 at the end) or constant, behind the warm-up
     warmup         share of all training in which the rate rises from 0
     epochs         passes over the training part, also a fraction; None: as long as `seconds` lasts
@@ -112,6 +112,9 @@ class TrainingRecipe:
 def default_recipe(data: Dataset) -> TrainingRecipe:
     """What suits such data: a recipe by what a row is, as many epochs as make enough steps."""
     signature, rows = data.signature, len(data.train)
+    if data.train.graph is not None:
+        adam = TrainingRecipe(optimizer="adam", lr=0.01, weight_decay=5e-4, epochs=200, batch=rows)
+        return replace(adam, schedule="constant", warmup=0.0)
     if signature.vocabulary is not None:
         epochs = _epochs(rows, 32, steps=2000, least=2, most=60)
         return TrainingRecipe(lr=2e-3, weight_decay=0.1, epochs=epochs, batch=32, ema=0.99, clip=1.0)

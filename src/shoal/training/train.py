@@ -26,7 +26,7 @@ from shoal.building import build
 from shoal.core.base import Task
 from shoal.core.errors import BadArtifact, BadSetting, Diverged, OutOfReach
 from shoal.core.spec import Spec
-from shoal.data import Dataset
+from shoal.data import Dataset, open_data
 from shoal.kinds import TASKS
 from shoal.training.checkpoint import Checkpoint
 from shoal.training.engine import Objective
@@ -83,7 +83,7 @@ class Run:
 
 def train(
     net: nn.Module | Spec | str | None,
-    data: Dataset,
+    data: Dataset | str,
     recipe: TrainingRecipe | None = None,
     *,
     seed: int = 0,
@@ -97,9 +97,10 @@ def train(
     """Train a net and score it.
 
     net          a module (copied, never changed), a spec or its text, or None: the default for such data
+    data         what was opened, or a name or path that is opened now, split by seed 0
     recipe       None: the default for such data
     within       seconds for all of it, scoring too; training ends earlier where the recipe does
-    objective    (net, x, y) -> the loss; the task's where None
+    objective    (net, x, y) -> the loss; None: the task's, for a net with exits that of them all
     progress     called after every step
     checkpoint   a folder; the state is written there after every epoch. With `resume`, goes on from it.
 
@@ -109,6 +110,7 @@ def train(
     if resume and checkpoint is None:
         raise BadSetting("resume: no checkpoint folder to go on from; give checkpoint=FOLDER")
     began = time.perf_counter()
+    data = open_data(data)
     place = pick_device(device)
     learner = copy.deepcopy(net) if isinstance(net, nn.Module) else build(net, like=data, seed=seed)
     keeper = _Keeper(learner.to(place), data, Path(checkpoint) if checkpoint is not None else None)

@@ -1,0 +1,1 @@
+"""Counting: what a module executes, operation by operation."""

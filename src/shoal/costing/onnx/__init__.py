@@ -1,0 +1,1 @@
+"""ONNX: what a graph executes, counted with the same conventions."""

@@ -1,0 +1,1 @@
+"""Predicting: how long it would take, without running it."""

@@ -1,0 +1,1 @@
+"""Timing: how long it takes on this machine, and how much memory."""
