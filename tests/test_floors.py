@@ -33,9 +33,9 @@ FLOORS = {
         "chains",
         "testing",
     ],
-    5: ["artifact", "compressors", "strategies", "goals"],
+    5: ["artifact", "compressors", "strategies", "goals", "report"],
     6: ["compression", "compressed", "weighing", "analysis", "verdicts", "searching"],
-    7: ["studies", "report"],
+    7: ["studies"],
     8: ["commands", "estimators"],
     9: ["", "__main__"],  # the face: shoal/__init__.py
 }
@@ -53,6 +53,7 @@ BESIDE = {
     ("analysis", "verdicts"): "an analysis ends in a word a span",
     ("compression", "compressed"): "the driver gives a Compression",
     ("compressed", "weighing"): "a Compression keeps what was weighed",
+    ("testing", "intervening"): "the battery stands beside floor 4 and does what every intervention does",
     ("testing", "building"): "the battery stands beside floor 4 and builds nets",
     ("testing", "recipe"): "the battery stands beside floor 4 and replays edits",
     ("testing", "training"): "the battery stands beside floor 4 and trains what it checks",

@@ -540,6 +540,12 @@ def test_the_command_line_trains_on_a_graph(tmp_path: Path) -> None:
     assert found.cost.uncounted == ()
 
 
+def test_a_graph_is_read_by_a_graph_net_where_none_is_named(tmp_path: Path) -> None:
+    np.savez(tmp_path / "club.npz", **vars(tiny_graph(**masks(5, 4, 6))))
+    spec = build(None, like=open_data(tmp_path / "club.npz")).spec
+    assert "propagate" in {layer.block.name for stage in spec.stages for layer in stage.layers}
+
+
 def test_cora(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHOAL_DATA", str(shared_data))
     data = open_data("cora")

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # the same as _HOME, for type checkers and editors; a test holds the two together
+    from shoal.analysis import Analysis as Analysis
+    from shoal.analysis import analyze as analyze
     from shoal.artifact import export as export
     from shoal.artifact import load as load
     from shoal.artifact import save as save
@@ -37,11 +39,13 @@ if TYPE_CHECKING:  # the same as _HOME, for type checkers and editors; a test ho
     from shoal.training import train as train
 
 _HOME = {
+    "Analysis": "shoal.analysis",
     "Net": "shoal.net",
     "Part": "shoal.core.part",
     "ShoalError": "shoal.core.errors",
     "Spec": "shoal.core.spec",
     "TrainingRecipe": "shoal.training",
+    "analyze": "shoal.analysis",
     "build": "shoal.building",
     "compare": "shoal.evidence",
     "compress": "shoal.compression",

@@ -82,7 +82,7 @@ def _span(recorder: Recorder, part: nn.Module, one: Call, number: int) -> Span:
     params = sum(p.numel() for p in part.parameters())
     shape = recorder.nodes[made].shape
     axis = 1 if len(shape) > 2 and any(isinstance(each, CHANNELS_FIRST) for each in part.modules()) else -1
-    return Span(one.path, stream is not None, sums > 0, sums, params, shape, number, stream == given, axis)
+    return Span(one.path, stream is not None, sums > 0, sums, params, shape, number, stream == given, axis, one.form)
 
 
 def _sums(recorder: Recorder, given: int, made: int) -> int:

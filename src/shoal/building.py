@@ -57,6 +57,8 @@ def complete_spec(spec: Spec | str | None, like: Dataset | Signature | None) -> 
             raise BadSpec("spec: none given and no data to choose one for; give a spec, or like=data")
         return read_spec(spec) if isinstance(spec, str) else spec
     task: Task = TASKS.make(signature.task)
+    if spec is None and isinstance(like, Dataset) and like.train.graph is not None:
+        spec = "gcn"
     if isinstance(spec, str):
         spec = read_spec(spec, _settings(signature, task.outputs))
     found = default_spec(signature) if spec is None else spec

@@ -35,7 +35,8 @@ class Node:
 class Call:
     """One call of a module: its main input and output as nodes, the first tensors that go in and come out.
 
-    ``why`` it has none; ``odd``: why a part that takes one tensor and gives one cannot stand in its place.
+    ``why`` it has none; ``odd``: why a part that takes one tensor and gives one cannot stand in its place; ``form``:
+    how it is called, the number of arguments by position and the names of the others.
     """
 
     path: str
@@ -44,6 +45,7 @@ class Call:
     made: int | None
     why: str = ""
     odd: str = ""
+    form: tuple[str, ...] = ()
     end: int = 0
 
 
@@ -145,7 +147,8 @@ def _watch(stack: ExitStack, recorder: Recorder, path: str, part: nn.Module) -> 
         found = tensors((args, kwargs))
         given = recorder.node(found[0]) if found else None
         odd = "" if args and isinstance(args[0], Tensor) else "its first argument is not a tensor"
-        recorder.calls.append(Call(path, len(recorder.nodes), given, None, "" if found else odd, odd))
+        form = (str(len(args)), *sorted(kwargs))
+        recorder.calls.append(Call(path, len(recorder.nodes), given, None, "" if found else odd, odd, form))
 
     def after(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         open_call = next(c for c in reversed(recorder.calls) if c.path == path and c.end == 0)

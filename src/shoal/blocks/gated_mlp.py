@@ -1,10 +1,10 @@
 """Gated MLP: one half of the hidden units opens and shuts the other half.
 
-    y = down( act(gate x) * (up x) )
+    y = down( act(gate x) * (up x) )        act=identity: the bilinear layer
 
 Shapes   x, y: (batch, *places, dim);  within: (batch, *places, hidden)
 Cost     3 * dim * hidden multiply-adds a place, 3 * dim * hidden weights (dense linears)
-Papers   activator-glu-activations-as-the-core
+Papers   activator-glu-activations-as-the-core, a-technical-note-on-bilinear-layers
 """
 
 from __future__ import annotations

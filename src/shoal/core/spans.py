@@ -78,7 +78,8 @@ class Span:
     """One editable module. ``branch``: somebody else adds it to a stream; ``skip``: it carries a skip of its own.
 
     ``visit``: which of its visits this is; ``direct``: a branch whose input is the very stream that it is added to;
-    ``axis``: where its channels are, 1 where it convolves channels first, else -1.
+    ``axis``: where its channels are, 1 where it convolves channels first, else -1; ``form``: how it is called, the
+    number of arguments by position and the names of the others.
     """
 
     path: str
@@ -90,6 +91,7 @@ class Span:
     visit: int = 0
     direct: bool = False
     axis: int = -1
+    form: tuple[str, ...] = ()
 
     @property
     def parent(self) -> str:

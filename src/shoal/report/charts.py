@@ -62,7 +62,7 @@ def whiskers(rows: Sequence[tuple[str, str, Mapping[str, Any], str]]) -> Whisker
     """Rows of (name, role, Evidence as JSON, note) on a common scale that holds every interval."""
     unit = rows[0][2].get("unit", "")
     ends = [row[2][key] for row in rows for key in ("value", "low", "high")]
-    steps = _steps(min(ends), max(ends))
+    steps = round_steps(min(ends), max(ends))
     low, high = steps[0], steps[-1]
 
     def at(value: float) -> float:
@@ -79,7 +79,7 @@ def line(title: str, values: Sequence[tuple[float, float]], unit: str) -> Line |
     """A curve through (epoch, value); None where there are fewer than two points."""
     if len(values) < 2:
         return None
-    steps = _steps(min(y for _, y in values), max(y for _, y in values))
+    steps = round_steps(min(y for _, y in values), max(y for _, y in values))
     first, last = values[0][0], values[-1][0]
     epochs = range(round(first), round(last) + 1, max(1, ceil((last - first) / 5)))
 
@@ -98,7 +98,7 @@ def line(title: str, values: Sequence[tuple[float, float]], unit: str) -> Line |
     )
 
 
-def _steps(low: float, high: float) -> list[float]:
+def round_steps(low: float, high: float) -> list[float]:
     """Three to six round numbers around low and high."""
     span = (high - low) or abs(high) or 1.0
     rough = span / 4

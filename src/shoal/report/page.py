@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from shoal.report import format
 from shoal.report.charts import Line, Whiskers, line, whiskers
@@ -32,11 +32,12 @@ def page(report: Report) -> str:
         "against": {"better": "better than", "worse": "worse than", "equivalent": "equivalent to"},
         "steps": [{**edit, "gain": gain(edit)} for edit in report.get("edits") or []],
     }
-    return _template().render(facts)
+    return environment().get_template("template.html.jinja").render(facts)
 
 
 @cache
-def _template() -> Template:
+def environment() -> Environment:
+    """What the pages are written with: their filters, and where their forms are."""
     loader = PackageLoader("shoal.report", ".")
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     made.filters |= {
@@ -52,7 +53,7 @@ def _template() -> Template:
         "fmt_count": format.count,
         "fmt_ms": format.bare_ms,
     }
-    return made.get_template("template.html.jinja")
+    return made
 
 
 def _quality(report: Report, compression: bool) -> Whiskers:

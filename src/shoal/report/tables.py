@@ -8,6 +8,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from shoal.report.analysed import changed, checked, depth_of, gain, place, score_name
+from shoal.report.analysed import headline as analysis_headline
 from shoal.report.format import amount, bare_ms, count, evidence, metric, seconds
 from shoal.report.reading import Report, figures, headline, kind_of, present, quality_of, tone
 
@@ -93,6 +95,32 @@ def training_table(report: Report) -> Table:
         took = f" in {seconds(last['seconds'])}" if last.get("seconds") is not None else ""
         table.add_row("epochs", f"{last['epoch']}{took}{loss}{reached}")
     return table
+
+
+def analysis_tables(report: Report) -> list[Table]:
+    """The spans with their verdicts, then the depth that is needed and what leaving out the rest gains."""
+    checked(report)
+    found, spans = changed(report), _table("spans", "span", "verdict")
+    for name in ("loss, skipped", "ms"):
+        spans.add_column(name, justify="right", no_wrap=True)
+    for row in report["spans"]:
+        name = place(row["path"], row["visit"])
+        style = "" if row["verdict"] == "needed" else "bold"
+        spans.add_row(
+            Text(name), Text(row["verdict"], style), evidence(found["skip", name]["loss"]), bare_ms(row["ms"])
+        )
+    depth = _table(analysis_headline(report), "", "")
+    best = report["effective_depth"]
+    depth.add_row("effective depth", depth_of(report))
+    depth.add_row(
+        Text(score_name(report)), f"{evidence(report['quality'])} whole, {evidence(best['quality'])} at that depth"
+    )
+    depth.add_row("floor", f"{report['keep']}: difference {evidence(best['difference'])}, n = {best['quality']['n']:,}")
+    depth.add_row("latency", gain(report))
+    depth.add_row("left alone", f"{len(report['left'])} modules; the page says why")
+    if report.get("unfinished"):
+        depth.add_row("not in time", Text(", ".join(report["unfinished"])))
+    return [spans, depth]
 
 
 def _table(title: str, *columns: str) -> Table:

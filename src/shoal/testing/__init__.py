@@ -20,7 +20,20 @@ import torch
 from shoal.core.errors import UnknownName, suggest
 from shoal.core.kind import Kind
 from shoal.kinds import KINDS
-from shoal.testing import all_kinds, blocks, compressors, edits, linears, nets, norms, stems_joins_heads, tasks, wirings
+from shoal.testing import (
+    all_kinds,
+    blocks,
+    compressors,
+    edits,
+    interventions,
+    linears,
+    measures,
+    nets,
+    norms,
+    stems_joins_heads,
+    tasks,
+    wirings,
+)
 from shoal.testing._samples import Check, CheckFailed, Subject
 
 __all__ = ["BATTERY", "CheckFailed", "check", "checks", "run"]
@@ -37,6 +50,8 @@ BATTERY: Mapping[str, tuple[ModuleType, str]] = {  # kind -> its file, and what 
     "net": (nets, ""),
     "edit": (edits, ""),
     "compressor": (compressors, ""),
+    "measure": (measures, ""),
+    "intervention": (interventions, ""),
 }
 
 

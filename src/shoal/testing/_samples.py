@@ -65,6 +65,8 @@ HOUSE: Mapping[str, tuple[Any, ...]] = {  # what the house gives by position, a 
     "task": (),
     "edit": (),
     "compressor": (),
+    "measure": (),
+    "intervention": (),
     "net": (),
 }
 OFFERS = offers(Part("layer"))  # and what it has for those who ask

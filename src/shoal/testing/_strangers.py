@@ -91,7 +91,7 @@ def _encoder() -> nn.Module:
 
 
 def _net() -> nn.Module:
-    return Net(Spec.parse(f"convolution[channels=2,kernel=[3]] | residual(conv) 3x6 | pool[outputs={CLASSES}]"))
+    return Net(Spec.parse(f"convolution[channels=2] | residual(conv) 3x6 | pool[outputs={CLASSES}]"))
 
 
 def scenes() -> Iterator[tuple[str, Scene]]:
@@ -104,14 +104,14 @@ def scenes() -> Iterator[tuple[str, Scene]]:
     yield "rows", _scene(_Rows(), [torch.randn(ROWS, 6) for _ in range(2)], classes, ())
     yield "images", _scene(_Images(), [torch.randn(ROWS, 2, 5, 4) for _ in range(2)], classes, ())
     yield "words", _scene(_Words(), [torch.randint(0, CLASSES, (ROWS, 6)) for _ in range(2)], words, (6,))
-    yield "net", _scene(_net(), [torch.randn(ROWS, 6, 2) for _ in range(2)], classes, ())
+    yield "net", _scene(_net(), [torch.randn(ROWS, 5, 4, 2) for _ in range(2)], classes, ())
     yield "encoder", _scene(_encoder(), [torch.randn(ROWS, 5, 8) for _ in range(2)], None, None)
     yield "looped", _scene(_Looped(), [{"x": torch.randn(ROWS, 6), "scale": one} for _ in range(2)], None, None)
 
 
 def dead() -> Scene:
     """A residual net whose layers add nothing."""
-    net = Net(Spec.parse("vector[features=5] | residual(mlp) 4x8 | pool[outputs=3]"))
+    net = Net(Spec.parse('vector[features=5] | residual(mlp) 4x8 | pool[norm="none",outputs=3]'))
     with torch.no_grad():
         for name, parameter in net.stages.named_parameters():
             if ".down." in name:
@@ -149,8 +149,9 @@ class Kept:
             if not torch.equal(now[name], value):
                 return f"{name} was changed"
         for name, one in self.module.named_parameters():
-            before = self.values[name]
-            if one.grad is not self.grads[name] or (before is not None and not torch.equal(self.grads[name], before)):
+            grad, before = one.grad, self.values[name]
+            same = grad is self.grads[name] and (grad is None or before is None or torch.equal(grad, before))
+            if not same:
                 return f"the gradient of {name} was changed"
         if self.marks != self._marks():
             return "a flag, a hook or an attribute was changed"

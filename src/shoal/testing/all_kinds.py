@@ -23,7 +23,7 @@ SECTIONS = ("Shapes", "Cost", "Exact when", "Papers")
 SECTION = re.compile(r"(Shapes   |Cost     |Exact when |Papers   )(?=\S)")
 WRONG: tuple[Any, ...] = (True, "a word", 3, 0.5, ((),), None)  # for a setting of any type, one of these is wrong
 LINES = 150
-SHAPELESS = {"edit", "compressor"}  # what works on whole modules, whatever tensors flow in them
+SHAPELESS = {"edit", "compressor", "measure", "intervention"}  # they work on whole modules, whatever flows in them
 
 
 def docstring_form(subject: Subject) -> None:

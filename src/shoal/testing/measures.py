@@ -80,7 +80,7 @@ def _measure(subject: Subject, scene: Scene, path: Path) -> Measure:
     settings = {}
     if "other" in subject.kind.settings(subject.name):
         drawn = torch.Generator().manual_seed(1)
-        weights = {name: weight.detach() for name, weight in scene.module.named_parameters()}
+        weights = {name: weight.detach().contiguous() for name, weight in scene.module.named_parameters()}
         save_file({name: one + 0.1 * torch.randn(one.shape, generator=drawn) for name, one in weights.items()}, path)
         settings["other"] = str(path)
     made = build(subject, subject.with_settings(**settings))

@@ -3,10 +3,11 @@
     x <- x + sum_{i in group} f_i(x)        groups of 1: the residual net;  one group: the shallow net
 
 The dial between deep and shallow. A group of g layers is the first-order truncation of the g-layer residual stack.
+``grouped(attention, mlp)`` is the transformer whose attention and MLP read the same.
 
 Shapes   x: (batch, *places, dim) throughout
 Exact when the layers of a group do not read each other: a group of two-matrix layers is one wide layer (edit ``merge``)
-Papers   make-deep-networks-shallow-again, on-residual-network-depth
+Papers   make-deep-networks-shallow-again, on-residual-network-depth, investigating-the-role-of-feed-forward
 """
 
 from __future__ import annotations

@@ -1,0 +1,231 @@
+"""Intervening: what every intervention does at every place, example by example.
+
+Batch by batch, the module is run once and then again from each place on, with the change there. What is kept are three
+numbers an example: its loss, its score, and how far its answer went. Memory is that of one batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.func import vmap
+from torch.nn import functional as F
+
+from shoal.core.base import Intervention, Task
+from shoal.core.errors import BadModel
+from shoal.core.resuming import Resumable, Tape
+from shoal.core.scene import Batch, Flow, Scene, answer, cut
+from shoal.core.spans import Change, Span, Visit
+from shoal.evidence import Evidence, mean
+from shoal.tasks.fidelity import Fidelity
+
+CACHED = 16 << 20  # bytes that are kept of a batch: beyond the caches, rows get dearer
+LARGEST = 512  # rows of a batch
+LEARNED = 256  # rows on which interventions learn
+ROWS = 32  # on which it is seen whether rows read each other
+MEETING = 1e-3  # of what is answered: rounding changes less
+
+Array = NDArray[np.float64]
+Changes = Mapping[Visit, Change]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What some answers are worth, a number an example: loss, score, and how far they are from the module's own.
+
+    The distance is KL(own | other) in nats where classes are told apart (the mean over places), else the square of the
+    difference over that of the own answer.
+    """
+
+    loss: Array
+    score: Array
+    distance: Array
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What an intervention did at a place: growth of the loss, change of the quality, distance of the answers."""
+
+    intervention: str
+    spans: tuple[Span, ...]
+    loss: Evidence
+    quality: Evidence
+    distance: Evidence
+
+
+class Judge:
+    """Judges answers by the task, or by the module's own answers where there is none."""
+
+    def __init__(self, task: Task | None) -> None:
+        self.task = task
+
+    def __call__(self, found: Tensor, own: Tensor, target: Tensor | None) -> Told:
+        """Answers to a batch: `own` are those of the module as it is."""
+        task = self._task(own)
+        wanted = own if self.task is None or target is None else target
+        return Told(_rows(losses(task, found, wanted)), _rows(task.scores(found, wanted)), self._distance(found, own))
+
+    def unit(self) -> str:
+        """What a change of the quality is told in: points of a share."""
+        return "pt" if self.task is None or self.task.unit == "%" else ""
+
+    def _task(self, own: Tensor) -> Task:
+        return Fidelity(outputs=own.shape[-1]) if self.task is None else self.task
+
+    def _distance(self, found: Tensor, own: Tensor) -> Array:
+        if self.task is not None and self.task.unit == "%":
+            a, b = (F.log_softmax(each.double(), dim=-1) for each in (own, found))
+            apart = (a.exp() * (a - b)).sum(dim=-1)
+            return _rows(apart.flatten(1).mean(dim=1) if apart.dim() > 1 else apart)
+        a, b = (each.double().flatten(1) for each in (own, found))
+        return _rows((a - b).square().sum(dim=1) / a.square().sum(dim=1).clamp_min(1e-12))
+
+
+def losses(task: Task, output: Tensor, target: Tensor) -> Tensor:
+    """(rows,) the loss of each example by itself."""
+    found: Tensor = vmap(lambda y, t: task.loss(y.unsqueeze(0), t.unsqueeze(0)))(output.double(), _wide(target))
+    return found
+
+
+def _wide(target: Tensor) -> Tensor:
+    return target.double() if target.is_floating_point() else target
+
+
+def _rows(values: Tensor) -> Array:
+    found: Array = values.detach().cpu().double().numpy()
+    return found
+
+
+class Trial:
+    """Runs of a scene with changes, judged."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene, self.judge = scene, Judge(scene.task)
+        self._runs: Resumable | None = None
+        self._tapes: dict[int, Tape] = {}
+        self._free = 0
+
+    @contextmanager
+    def holding(self, memory: int) -> Iterator[None]:
+        """Inside, the module is run as it is once for all that is tried, as far as `memory` bytes hold what it gave."""
+        with self.scene.runs() as runs:
+            self._runs, self._free = runs, memory
+            try:
+                yield
+            finally:
+                self._runs, self._tapes = None, {}
+
+    def told(self, wanted: Sequence[Changes]) -> tuple[Told, list[Told]]:
+        """What the module answers as it is, and with each of the changes, over all rows."""
+        base: list[Told] = []
+        found: list[list[Told]] = [[] for _ in wanted]
+        with self.scene.runs() if self._runs is None else nullcontext(self._runs) as runs:
+            for number, batch in enumerate(self.scene.batches):
+                tape = self._tapes.get(number) or self._recorded(runs, number, batch)
+                own = answer(tape.output)
+                base.append(self.judge(own, own, batch.target))
+                for kept, changes in zip(found, wanted, strict=True):
+                    kept.append(self.judge(answer(runs.resume(tape, changes)), own, batch.target))
+        return _joined(base), [_joined(kept) for kept in found]
+
+    def _recorded(self, runs: Resumable, number: int, batch: Batch) -> Tape:
+        tape = runs.record(batch.example)
+        if self._runs is not None and tape.nbytes <= self._free:
+            self._tapes[number] = tape
+            self._free -= tape.nbytes
+        return tape
+
+
+def _joined(parts: Sequence[Told]) -> Told:
+    return Told(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("loss", "score", "distance")))
+
+
+def placed(
+    scene: Scene, interventions: Mapping[str, Intervention], memory: int
+) -> list[tuple[str, tuple[Span, ...], Changes]]:
+    """Every intervention at every place where it makes sense; those that learn have learned on this scene's rows."""
+    teach(scene, interventions, memory)
+    return [
+        (name, spans, one.changes(spans)) for name, one in interventions.items() for spans in one.places(scene.anatomy)
+    ]
+
+
+def teach(scene: Scene, interventions: Mapping[str, Intervention], memory: int) -> None:
+    """Let those that learn learn, on the scene's first rows: as many as `memory` holds what flows on, and one batch."""
+    pupils = [one for one in interventions.values() if one.learns]
+    if not pupils:
+        return
+    answers: list[Tensor] = []
+    flows: list[Mapping[Visit, Flow]] = []
+    rows = held = 0
+    with scene.runs() as runs:
+        for batch in scene.head(LEARNED).batches:
+            tape, found = scene.flows(runs, batch)
+            answers.append(answer(tape.output))
+            flows.append(found)
+            held += sum(flow.nbytes for pair in found.values() for flow in pair)
+            rows += batch.rows
+            if held + held // rows * batch.rows > memory:
+                break
+    wanted = torch.cat(answers)
+    for one in pupils:
+        for spans in one.places(scene.anatomy):
+            given = torch.cat([found[spans[0].at].given for found in flows])
+            made = torch.cat([found[spans[-1].at].made for found in flows])
+            one.learn(spans, given, made, wanted)
+
+
+def effect(name: str, spans: tuple[Span, ...], base: Told, found: Told, unit: str) -> Effect:
+    """The difference that an intervention made, with intervals over examples."""
+    return Effect(
+        name,
+        spans,
+        mean(found.loss - base.loss),
+        mean(found.score - base.score, unit=unit),
+        mean(found.distance),
+    )
+
+
+def size_of_batch(scene: Scene, memory: int) -> int:
+    """How many rows a batch may have so that what a run keeps fits into `memory` bytes; at least one.
+
+    One row and two are run, to see what a row adds to what is kept.
+    """
+    with scene.runs() as runs:
+        one, two = (runs.record(scene.head(rows).batches[0].example).nbytes for rows in (1, 2))
+    each = max(two - one, 1)
+    return max(1, min((min(memory, CACHED) - (one - each)) // each, LARGEST))
+
+
+def rows_meet(module: nn.Module, batch: Batch) -> bool:
+    """Whether the rows of a batch read each other, as the nodes of a graph do: without some, others change.
+
+    Seen on the first rows, of which half are left out. Raises BadModel where the module does not run at all.
+    """
+    some = cut(batch, ROWS)
+    few = cut(some, some.rows // 2)
+    if some.rows < 2:
+        return False
+    with Resumable(module, ()) as runs:
+        try:
+            part, whole = (answer(runs.record(each.example).output).double() for each in (few, some))
+        except BadModel:
+            runs.record(batch.example)
+            return True
+    if len(part) != few.rows or len(whole) != some.rows:
+        return True
+    apart = (whole[: few.rows] - part).square().mean().sqrt()
+    return bool(apart > MEETING * whole.square().mean().sqrt())
+
+
+def split(batches: Sequence[Batch], rows: int) -> Iterator[Batch]:
+    """The batches in pieces of so many rows; whole ones as they are."""
+    for batch in batches:
+        for start in range(0, 1 if batch.whole else batch.rows, rows):
+            yield cut(batch, rows, start)
