@@ -26,7 +26,7 @@ PAIRS = (
     "sparse[growth=12](conv) 4x16-4x32",
     "dual_path[growth=4](bottleneck) 3x16-3x32",
     "layer_scale[init=0.1](squeeze) 3x16-3x32",
-    "scaled(global_context) 3x16-3x32",
+    "scaled(preact) 3x16-3x32",
     "path_ensemble(res2) 3x16-3x32",
     "ode(conv) 4x16-4x32",
     "stochastic(conv) 3x16-3x32",
