@@ -71,12 +71,12 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     save(Net(Spec.parse(SPEC)).eval(), folder / "net", example=torch.rand(2, 6), onnx=False)
     (folder / "net.pt2").write_bytes((folder / "net" / "model.pt2").read_bytes())
-    (folder / "mine.py").write_text(MODULE, encoding="utf-8")
+    (folder / "ours.py").write_text(MODULE, encoding="utf-8")
     names: dict[str, object] = {}
     exec(MODULE, names)
     made = names["trained"]
     assert callable(made)
-    save_file(made().state_dict(), folder / "mine.safetensors")
+    save_file(made().state_dict(), folder / "ours.safetensors")
     save_file({"first.weight": torch.eye(8), "first.bias": torch.ones(8), "last.bias": torch.zeros(8)},
               folder / "tied.safetensors")  # fmt: skip
     torch.save({}, folder / "weights.pt")
@@ -116,7 +116,7 @@ def told(run, tmp_path):
 
 def test_it_says_and_writes_what_was_found(run, tmp_path) -> None:
     out = tmp_path / "found"
-    code, said, err = run("analyze", "mine.py:trained", "mine.py:rows", "--interventions", "swap", "--out", str(out))
+    code, said, err = run("analyze", "ours.py:trained", "ours.py:rows", "--interventions", "swap", "--out", str(out))
     assert (code, err) == (0, "")
     text = " ".join(said.split())
     for words in ("Effective depth", "of 3 spans", "latency", "ms now", "left alone", "report.html"):
@@ -124,17 +124,17 @@ def test_it_says_and_writes_what_was_found(run, tmp_path) -> None:
     assert "dead" in text
     assert sorted(path.name for path in out.iterdir()) == ["report.html", "report.json"]
     page = (out / "report.html").read_text(encoding="utf-8")
-    assert "mine.py:trained" in page
+    assert "ours.py:trained" in page
     assert "swap" in page
 
 
 WAYS = {
-    "folder": ("net", "mine.py:rows"),
-    "pt2": ("net.pt2", "mine.py:rows"),
-    "pair": ("mine.py:pair", "mine.py:rows"),
-    "package": ("mine:trained", "mine:rows"),
-    "weights": ("mine.py:untrained", "mine.py:rows", "--weights", "mine.safetensors"),
-    "batches": ("mine.py:trained", "mine.py:batches"),
+    "folder": ("net", "ours.py:rows"),
+    "pt2": ("net.pt2", "ours.py:rows"),
+    "pair": ("ours.py:pair", "ours.py:rows"),
+    "package": ("ours:trained", "ours:rows"),
+    "weights": ("ours.py:untrained", "ours.py:rows", "--weights", "ours.safetensors"),
+    "batches": ("ours.py:trained", "ours.py:batches"),
 }
 
 
@@ -175,7 +175,7 @@ def test_options(told) -> None:
         "--seed",
         "3",
     )
-    report = told("mine.py:trained", "mine.py:rows", *words)
+    report = told("ours.py:trained", "ours.py:rows", *words)
     assert (report["keep"], report["rows"], report["environment"]["seed"]) == ("-30pt", 25, 3)
     assert {one["intervention"] for one in report["effects"]} == {"skip", "loop[times=3]", "noise"}
 
@@ -214,25 +214,25 @@ CASES = {
     "named": (("resnet56", "cifar10"), ("resnet56", "a spec has no weights")),
     "nothing": (("nosuch", "digits"), ("nosuch", "there is no such file", "hf:FOLDER")),
     "pickle": (("weights.pt", "digits"), ("weights.pt", "a pickle can run any code")),
-    "other": (("mine.safetensors", "digits"), ("mine.safetensors", "cannot be run from the middle")),
-    "no data": (("mine.py:trained",), ("mine.py:trained", "on what?")),
-    "odd data": (("mine.py:trained", "nosuch"), ("nosuch", "no such file")),
-    "number": (("mine.py:number", "mine.py:rows"), ("mine.py:number", "returned int")),
-    "flat": (("mine.py:flat", "mine.py:rows"), ("no part takes a tensor",)),
-    "does not run": (("mine.py:trained", "mine.py:narrow"), ("Sequential", "does not run")),
-    "weights of a folder": (("net", "mine.py:rows", "--weights", "x"), ("--weights x", "net has its own")),
-    "no weights": (("mine.py:trained", "mine.py:rows", "--weights", "x"), ("--weights x", "no such file")),
-    "pickled": (("mine.py:trained", "mine.py:rows", "--weights", "weights.pt"), ("weights.pt", "a pickle")),
-    "misfit": (("mine.py:flat", "mine.py:rows", "--weights", "mine.safetensors"), ("mine.safetensors", "do not fit")),
-    "hf": (("hf:net", "mine.py:rows"), ("hf:net", "no config.json")),
-    "keep": (("mine.py:trained", "mine.py:rows", "--keep", "5"), ("keep '5'", "-0.5pt")),
-    "measure": (("mine.py:trained", "mine.py:rows", "--measures", "nosuch"), ("nosuch", "is unknown")),
-    "change": (("mine.py:trained", "mine.py:rows", "--interventions", "skp"), ("skp", "did you mean 'skip'")),
-    "list": (("mine.py:trained", "mine.py:rows", "--interventions", "skip,,"), ("--interventions 'skip,,'",)),
-    "memory": (("mine.py:trained", "mine.py:rows", "--memory", "lots"), ("--memory 'lots'", "64MB")),
-    "within": (("mine.py:trained", "mine.py:rows", "--within", "soon"), ("--within 'soon'", "90s")),
-    "rows": (("mine.py:trained", "mine.py:rows", "--rows", "1"), ("--rows", "1")),
-    "taken": (("mine.py:trained", "mine.py:rows", "--out", "net"), ("--out net", "choose another folder")),
+    "other": (("ours.safetensors", "digits"), ("ours.safetensors", "cannot be run from the middle")),
+    "no data": (("ours.py:trained",), ("ours.py:trained", "on what?")),
+    "odd data": (("ours.py:trained", "nosuch"), ("nosuch", "no such file")),
+    "number": (("ours.py:number", "ours.py:rows"), ("ours.py:number", "returned int")),
+    "flat": (("ours.py:flat", "ours.py:rows"), ("no part takes a tensor",)),
+    "does not run": (("ours.py:trained", "ours.py:narrow"), ("Sequential", "does not run")),
+    "weights of a folder": (("net", "ours.py:rows", "--weights", "x"), ("--weights x", "net has its own")),
+    "no weights": (("ours.py:trained", "ours.py:rows", "--weights", "x"), ("--weights x", "no such file")),
+    "pickled": (("ours.py:trained", "ours.py:rows", "--weights", "weights.pt"), ("weights.pt", "a pickle")),
+    "misfit": (("ours.py:flat", "ours.py:rows", "--weights", "ours.safetensors"), ("ours.safetensors", "do not fit")),
+    "hf": (("hf:net", "ours.py:rows"), ("hf:net", "no config.json")),
+    "keep": (("ours.py:trained", "ours.py:rows", "--keep", "5"), ("keep '5'", "-0.5pt")),
+    "measure": (("ours.py:trained", "ours.py:rows", "--measures", "nosuch"), ("nosuch", "is unknown")),
+    "change": (("ours.py:trained", "ours.py:rows", "--interventions", "skp"), ("skp", "did you mean 'skip'")),
+    "list": (("ours.py:trained", "ours.py:rows", "--interventions", "skip,,"), ("--interventions 'skip,,'",)),
+    "memory": (("ours.py:trained", "ours.py:rows", "--memory", "lots"), ("--memory 'lots'", "64MB")),
+    "within": (("ours.py:trained", "ours.py:rows", "--within", "soon"), ("--within 'soon'", "90s")),
+    "rows": (("ours.py:trained", "ours.py:rows", "--rows", "1"), ("--rows", "1")),
+    "taken": (("ours.py:trained", "ours.py:rows", "--out", "net"), ("--out net", "choose another folder")),
 }
 
 
@@ -252,7 +252,7 @@ def test_weights_that_are_tied_are_written_once(workplace, monkeypatch) -> None:
     from shoal.commands._open_trained import open_trained
 
     monkeypatch.chdir(workplace)
-    module, _ = open_trained("mine.py:tied", Path("tied.safetensors"))
+    module, _ = open_trained("ours.py:tied", Path("tied.safetensors"))
     state = module.state_dict()
     assert torch.equal(state["last.weight"], torch.eye(8))
     assert torch.equal(state["first.bias"], torch.ones(8))
