@@ -205,7 +205,8 @@ def _run(
         stopped = "interrupt"
     finally:
         loop.close()
-    if step is not None and losses:  # an epoch that was begun
+    scored = bool(keeper.history) and step is not None and keeper.history[-1]["step"] == step.index
+    if step is not None and losses and not scored:  # an epoch that was begun; Ctrl-C may also come just behind a score
         keeper.score(step.epoch + 1, step.index, fmean(losses), step.seconds)
     if not keeper.weights:
         raise Diverged("training: the net answered NaN on the validation part after every epoch; lower lr")
