@@ -6,6 +6,8 @@ found.verdicts         a word and a reason a span
 found.effective_depth  the fewest spans that keep the quality, and the curve that leads there
 found.effects          every intervention at every place, with intervals
 found.to_json()        all of it; found.to_html() the page that shows it
+
+Longer than the house's 250 lines: what is found, the run that finds it and its table are read together.
 """
 
 from __future__ import annotations
