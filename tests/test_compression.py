@@ -17,6 +17,7 @@ from shoal.anatomy import anatomy
 from shoal.compression import _Plan, _together
 from shoal.core.base import Proposal
 from shoal.core.errors import BadSetting, OutOfReach
+from shoal.core.scene import Scene
 from shoal.core.spec import Spec
 from shoal.data import Dataset, open_data
 from shoal.edits.drop import Drop
@@ -112,7 +113,9 @@ def test_tracks_follow_spans_through_edits() -> None:
     x = torch.randn(2, 5)
     tracks = [Track(span.path, (span.path,)) for span in anatomy(net, x).spans]
     names = [f"stages.0.layers.{i}" for i in range(4)]
-    flatten = next(p for p in COMPRESSORS.get("flatten")().propose(net, anatomy(net, x)) if p.paths[0] == names[1])
+    flatten = next(
+        p for p in COMPRESSORS.get("flatten")().propose(Scene(net, anatomy(net, x), ())) if p.paths[0] == names[1]
+    )
     merged: Any = net
     for edit in flatten.edits:
         merged = edited(merged, edit)
@@ -120,7 +123,9 @@ def test_tracks_follow_spans_through_edits() -> None:
     assert [(t.path, t.origins) for t in tracks] == [
         (names[0], (names[0],)), (names[1], (names[1], names[2])), (names[2], (names[3],)),
     ]  # fmt: skip
-    skip = next(p for p in COMPRESSORS.get("skip")().propose(merged, anatomy(merged, x)) if p.paths[0] == names[0])
+    skip = next(
+        p for p in COMPRESSORS.get("skip")().propose(Scene(merged, anatomy(merged, x), ())) if p.paths[0] == names[0]
+    )
     tracks = tracked(tracks, skip, edited(merged, skip.edits[0]))
     assert [t.origins for t in tracks] == [(names[1], names[2]), (names[3],)]
     assert [t.path for t in tracks] == names[:2]

@@ -38,7 +38,7 @@ from shoal.evidence import Keep, compare, floor, parse_keep
 from shoal.goals import Goal, parse_goals
 from shoal.kinds import COMPRESSORS, TASKS
 from shoal.net import Net
-from shoal.recipe import Recipe, edit_part, edited, replayed
+from shoal.recipe import Recipe, done, edit_part, edited, replayed
 from shoal.training.evaluate import Result, evaluate
 from shoal.training.objectives.distil import Distil
 from shoal.training.recipe import TrainingRecipe
@@ -184,7 +184,7 @@ class _Plan:
         anew."""
         module, tracks, steps = self.module, self.tracks, list(self.steps)
         for one in sorted(chosen, key=lambda w: order_of(w.proposal.paths[0]), reverse=True):
-            module = replayed(module, one.proposal.edits)
+            module = done(module, one.proposal)
             tracks = tracked(tracks, one.proposal, module)
             steps.append(Step(one, number))
         return _Plan(module, steps, tracks)
@@ -324,7 +324,7 @@ def _random(
     for step in plan.steps:
         alike = [one for name, one in weigher.proposals(module, makers) if name == step.weighed.compressor]
         if alike:
-            module = replayed(module, chance.choice(alike).edits)
+            module = done(module, chance.choice(alike))
     return module
 
 

@@ -14,8 +14,8 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from shoal.core.base import Edit
-from shoal.core.errors import BadSpec
+from shoal.core.base import Edit, Proposal
+from shoal.core.errors import BadModel, BadSpec
 from shoal.core.part import Part
 from shoal.core.spec import Spec
 from shoal.kinds import EDITS
@@ -45,6 +45,20 @@ def replayed(module: nn.Module, edits: Sequence[Edit]) -> nn.Module:
     for edit in edits:
         module = edit.apply(module)
     return module
+
+
+def done(module: nn.Module, proposal: Proposal) -> nn.Module:
+    """A new module with all that a proposal says done: its edits, then its weights.
+
+    Raises Refused as the edits do, BadModel where a weight has no place in the edited module or another shape.
+    """
+    edited_one = replayed(module, proposal.edits)
+    places = edited_one.state_dict()  # its tensors are the module's own
+    for name, value in proposal.weights.items():
+        if name not in places or places[name].shape != value.shape:
+            raise BadModel(f"{name}: a proposal sets {tuple(value.shape)}, and the edited module has no such weight")
+        places[name].copy_(value)
+    return edited_one
 
 
 def rewritten(net: Net, edits: Sequence[Edit]) -> tuple[Spec, Mapping[str, Tensor]]:

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from shoal.anatomy import anatomy
 from shoal.core.base import Compressor, Proposal, Task
+from shoal.core.scene import Batch, Scene
 from shoal.costing import cost, latency, per_span_ms
 from shoal.evidence import Evidence
 from shoal.goals import Goal
 from shoal.net import Net
-from shoal.recipe import replayed
+from shoal.recipe import done
 
 AIM = 0.97  # of a latency's limit
 
@@ -106,7 +107,8 @@ class Weigher:
     def proposals(self, module: nn.Module, compressors: Mapping[str, Compressor]) -> list[tuple[str, Proposal]]:
         """What every compressor proposes for the module as it is."""
         found = anatomy(module, self.scale.example)
-        return [(name, one) for name, compressor in compressors.items() for one in compressor.propose(module, found)]
+        scene = Scene(module, found, (Batch(self.x, self.y),), self.task)
+        return [(name, one) for name, compressor in compressors.items() for one in compressor.propose(scene)]
 
     def weigh(
         self,
@@ -125,7 +127,7 @@ class Weigher:
         shares = self._shares(module, spans, 0.8) if spans and "latency" in over else {}
         weighed: list[Weighed] = []
         for name, one in found:
-            shrunk = replayed(module, one.edits)
+            shrunk = done(module, one)
             saves = {metric: now[metric] - value for metric, value in self._counted(shrunk, over).items()}
             if "latency" in over:
                 saves["latency"] = now["latency"] * self._share(module, shrunk, name, one, shares)

@@ -12,11 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from torch import nn
-
 from shoal.core.base import Compressor, Proposal
 from shoal.core.errors import Refused
-from shoal.core.spans import Anatomy
+from shoal.core.scene import Scene
 from shoal.edits.merge import Merge
 from shoal.edits.parallel import Parallel
 from shoal.net import Net
@@ -26,7 +24,8 @@ from shoal.recipe import rewritten
 class Flatten(Compressor):
     """No settings."""
 
-    def propose(self, module: nn.Module, anatomy: Anatomy) -> Iterator[Proposal]:
+    def propose(self, scene: Scene) -> Iterator[Proposal]:
+        module = scene.module
         if not isinstance(module, Net):
             return
         for stage, found in enumerate(module.spec.stages):

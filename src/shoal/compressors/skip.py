@@ -15,7 +15,7 @@ from torch import nn
 
 from shoal.core.base import Compressor, Proposal
 from shoal.core.errors import Refused
-from shoal.core.spans import Anatomy
+from shoal.core.scene import Scene
 from shoal.edits.drop import Drop
 from shoal.net import Net
 from shoal.recipe import rewritten
@@ -24,10 +24,10 @@ from shoal.recipe import rewritten
 class Skip(Compressor):
     """No settings."""
 
-    def propose(self, module: nn.Module, anatomy: Anatomy) -> Iterator[Proposal]:
-        for span in anatomy.spans:
+    def propose(self, scene: Scene) -> Iterator[Proposal]:
+        for span in scene.anatomy.spans:
             edit = Drop(path=span.path, branch=span.branch)
-            if _possible(module, edit):
+            if _possible(scene.module, edit):
                 yield Proposal((edit,), (span.path,))
 
 

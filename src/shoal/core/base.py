@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
 
 import torch
@@ -314,16 +314,21 @@ class Measure(Method, ABC):
 
 @dataclass(frozen=True)
 class Proposal:
-    """Edits that belong together: they take ``paths`` away and, where ``into`` is a path, put one span there."""
+    """Edits that belong together: they take ``paths`` away and, where ``into`` is a path, put one span there.
+
+    ``weights``: values that data told, to be set once the edits are done, by their names in the edited module; all
+    others are as the edits leave them.
+    """
 
     edits: tuple[Edit, ...]
     paths: tuple[str, ...]
     into: str | None = None
+    weights: Mapping[str, Tensor] = field(default_factory=dict, compare=False)
 
 
 class Compressor(Method, ABC):
     """Proposes what to edit next; it does not judge: harm and gain are measured. ``cls(*, ...)``."""
 
     @abstractmethod
-    def propose(self, module: nn.Module, anatomy: Anatomy) -> Iterator[Proposal]:
-        """Proposals that can be done on the module as it is, in the order of their places."""
+    def propose(self, scene: Scene) -> Iterator[Proposal]:
+        """Proposals that can be done on the scene's module as it is, in the order of their places."""

@@ -8,9 +8,11 @@ from torch import Tensor, nn
 from shoal.anatomy import anatomy
 from shoal.core.base import Compressor
 from shoal.core.part import Part
+from shoal.core.scene import Batch, Scene
 from shoal.core.spec import Spec
+from shoal.kinds import TASKS
 from shoal.net import Net
-from shoal.recipe import replayed
+from shoal.recipe import done
 from shoal.testing._samples import Subject, require
 
 PROBE = Spec.parse("vector[features=5] | residual(mlp) 4x8 - grouped(mlp norm=batch) 3x6 | pool[outputs=3]")
@@ -34,13 +36,12 @@ def proposals_can_be_done(subject: Subject) -> None:
     some = 0
     for module in (Net(PROBE).eval(), _Skips().eval()):
         x = torch.randn(2, 5)
-        found = anatomy(module, x)
-        paths = {span.path for span in found.spans}
-        for one in _compressor(subject).propose(module, found):
+        paths = {span.path for span in anatomy(module, x).spans}
+        for one in _compressor(subject).propose(_scene(module, x)):
             some += 1
             require(set(one.paths) <= paths, f"{one.paths} are not spans of the module")
             require(one.into is None or one.into in one.paths, f"into={one.into!r} is none of the paths it takes")
-            shrunk = replayed(module, one.edits)
+            shrunk = done(module, one)
             require(bool(shrunk.eval()(x).isfinite().all()), f"after {one.edits} the outputs are not finite")
             left = {span.path for span in anatomy(shrunk, x).spans}
             require(len(left) < len(paths), f"{one.edits} took nothing away")
@@ -51,11 +52,17 @@ def proposing_changes_nothing(subject: Subject) -> None:
     """The module that is proposed for stays as it is, bit for bit."""
     for module in (Net(PROBE), _Skips()):
         before = {name: value.clone() for name, value in module.state_dict().items()}
-        list(_compressor(subject).propose(module, anatomy(module, torch.randn(2, 5))))
+        list(_compressor(subject).propose(_scene(module, torch.randn(2, 5))))
         now = module.state_dict()
         require(now.keys() == before.keys(), "the module has other weights than before")
         require(all(torch.equal(now[name], value) for name, value in before.items()), "a weight was changed")
         require(all(part.training for part in module.modules()), "a training flag was changed")
+
+
+def _scene(module: nn.Module, x: Tensor) -> Scene:
+    """The module in front of a few rows of three classes."""
+    task = TASKS.make(Part("classification", {"classes": 3})) if isinstance(module, Net) else None
+    return Scene(module, anatomy(module, x), (Batch(x, torch.arange(len(x)) % 3 if task else None),), task)
 
 
 def _compressor(subject: Subject) -> Compressor:
