@@ -650,6 +650,26 @@ def test_only_the_chosen_places_move(places: int) -> None:
         assert torch.equal(seen[0][b], row[b, order])
 
 
+@pytest.mark.parametrize("wiring", GATED)
+def test_a_closed_node_is_still_heard_by_its_neighbours(wiring: str) -> None:
+    """Edges belong to all rows: in eval the open ones alone would be given edges of others."""
+    torch.manual_seed(0)
+    net = net_of(f"nodes[features=4] | {wiring}(gcn) 3x8 | pool[outputs=2]")
+    x, edges = torch.randn(12, 4, dtype=torch.float64), torch.randint(0, 12, (2, 40))
+    shares: list[float] = []
+    inner = net.stages[0].wiring
+    for weight in inner.parameters():
+        nn.init.normal_(weight)  # they begin open
+
+    def note(gates: list[Tensor], training: bool) -> None:
+        shares.extend(float(gate.detach().mean()) for gate in gates)
+
+    inner.share.note = note
+    evaluated = net.eval()(x, context={"edges": edges})
+    assert any(0 < share < 1 for share in shares), shares
+    torch.testing.assert_close(evaluated, net.train()(x, context={"edges": edges}))
+
+
 def test_places_are_gated_one_by_one_and_costed() -> None:
     net = net_of("convolution[channels=2,kernel=[3]] | mixture_of_depths(attention[heads=2]) 1x8 | pool[outputs=2]")
     x = torch.randn(2, 9, 2)

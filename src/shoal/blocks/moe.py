@@ -83,7 +83,7 @@ class MoE(Block):
             taken = torch.zeros_like(share).scatter(-1, chosen, 1.0)
         return self.down(gated(self.act(self.up(x)), share * taken))
 
-    def auxiliary_loss(self) -> Tensor | None:
+    def auxiliary_loss(self) -> Tensor | None:  # of a layer that is visited several times in a pass, the last visit's
         return self.penalty
 
     def __getstate__(self) -> dict[str, Any]:

@@ -40,10 +40,10 @@ def pooled(x: Tensor) -> Tensor:
 def add_where_open(x: Tensor, layer: Branch, gate: Tensor, training: bool) -> Tensor:
     """x + gate * layer(x), the gate (batch,) of 0 and 1; in eval only the open rows go through the layer.
 
-    What a layer is given beside the stream must then fit any number of rows: a context that has a row for each of the
-    batch (a mask) fits only where all gates are open.
+    All of them do where the layer is given something beside the stream (edges, a mask): that belongs to all rows.
     """
-    if training or torch.compiler.is_compiling() or x.is_meta:
+    bound = getattr(layer, "keywords", {}).get("context")
+    if training or bound or torch.compiler.is_compiling() or x.is_meta:
         return x + gate.view(-1, *(1 for _ in x.shape[1:])) * layer(x)
     rows = gate.nonzero().squeeze(1)
     if len(rows) == len(x):

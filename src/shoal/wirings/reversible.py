@@ -20,7 +20,6 @@ Papers   reversible-column-networks
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -78,10 +77,12 @@ class Reversible(Wiring):
         return found
 
     def _steps(self, layers: Sequence[Branch]) -> list[Step]:
-        return [Step(self.level(index), layer, partial(self._scale, index)) for index, layer in enumerate(layers)]
+        scales = self._scales().unbind()
+        return [Step(self.level(index), layer, scales[index]) for index, layer in enumerate(layers)]
 
-    def _scale(self, index: int) -> Tensor:
-        """The gamma of a step, kept away from 0; backward goes past the keeping, so that it can come back."""
-        gamma = self.gamma[index]
+    def _scales(self) -> Tensor:
+        """All gammas, kept away from 0 (at once: step by step it costs as much as a small layer); backward goes past
+        the keeping, so that they can come back."""
+        gamma = self.gamma
         kept = torch.where(gamma < 0, gamma.clamp(max=-self.least), gamma.clamp(min=self.least))
         return gamma + (kept - gamma).detach()
