@@ -42,7 +42,9 @@ def residual(w: Any) -> Wired:
 def grouped(w: Any) -> Wired:
     def run(x: Tensor, layers: Layers) -> Tensor:
         for i in range(0, len(layers), 2):
-            x = x + layers[i](x) + layers[i + 1](x)
+            beside = [layer(x) for layer in layers[i : i + 2]]
+            for y in beside:
+                x = x + y
         return x
 
     return run

@@ -6,7 +6,7 @@
 
 One run records who made and who read every tensor (``dataflow``). A skip is a way from a span's input to its output
 that meets no matrix of weights (a norm on the stream may be there); a branch is an output that, by ways that meet no
-weights, only ever reaches a sum with a tensor it was made from. Every module left alone has a reason.
+weights but a scale, only ever reaches a sum with a tensor it was made from. Every module left alone has a reason.
 
 Longer than the house's 250 lines by a few: each rule of what is a span stands beside the next.
 """
@@ -150,8 +150,8 @@ def _stream(recorder: Recorder, made: int) -> int | None:
             streams = [other for other in others if _on_stream(recorder, other, sources)]
             if node.op in ADDITIONS and node.shape == shape and streams:
                 stream = streams[0] if stream is None else stream
-            elif not node.weighted and node.shape == shape and not others:
-                seen.add(reader)  # dropout, a scale: still the branch alone
+            elif (node.scaled or not node.weighted) and node.shape == shape and not others:
+                seen.add(reader)  # dropout, a scale, be it learned: still the branch alone
                 front.append(reader)
             else:
                 return None

@@ -12,10 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._pytree import tree_leaves
 
 from shoal.core.example import arguments, failed, tensors, unmarked
+
+PRODUCTS = {"mul", "mul_", "multiply", "__mul__", "__rmul__", "__imul__"}
 
 
 @dataclass
@@ -28,6 +31,7 @@ class Node:
     op: str
     weighted: bool  # made with weights, other than by a node of its makers
     mixed: bool  # and one of them is a matrix: its channels or places are mixed, not only scaled and shifted
+    scaled: bool  # made with weights that are multiplied to it, number by number
     readers: list[int] = field(default_factory=list)
 
 
@@ -70,7 +74,9 @@ class Recorder(TorchFunctionMode):
         self, tensor: Tensor, makers: tuple[int, ...], op: str, weighted: bool = False, mixed: bool = False
     ) -> None:
         index = len(self.nodes)
-        self.nodes.append(Node(tuple(tensor.shape), tensor.is_floating_point(), makers, op, weighted, mixed))
+        scaled = weighted and op in PRODUCTS
+        mixed = mixed and not scaled
+        self.nodes.append(Node(tuple(tensor.shape), tensor.is_floating_point(), makers, op, weighted, mixed, scaled))
         for maker in makers:
             self.nodes[maker].readers.append(index)
         self.at[id(tensor)] = index
@@ -80,7 +86,7 @@ class Recorder(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        name = (resolve_name(func) or getattr(func, "__name__", "")).rpartition(".")[2]
+        name = _name(func)
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
         if not made or name == "__get__":
@@ -117,6 +123,13 @@ class Recorder(TorchFunctionMode):
                     found.add(maker)
                     front.append(maker)
         return found
+
+
+def _name(func: Any) -> str:
+    """The name of a torch function: ``add``, ``__iadd__``; of an operator in an exported graph, without its overload."""
+    if isinstance(func, OpOverload):
+        return str(func.overloadpacket.__name__)
+    return (resolve_name(func) or getattr(func, "__name__", "")).rpartition(".")[2]
 
 
 def record(module: nn.Module, example: Any) -> Recorder:

@@ -6,30 +6,30 @@ numbers an example: its loss, its score, and how far its answer went. Memory is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import vmap
 from torch.nn import functional as F
 
 from shoal.core.base import Intervention, Task
-from shoal.core.errors import BadModel
 from shoal.core.resuming import Resumable, Tape
 from shoal.core.scene import Batch, Flow, Scene, answer, cut
 from shoal.core.spans import Change, Span, Visit
-from shoal.evidence import Evidence, mean
+from shoal.evidence import Evidence, Floor, Keep, floor, mean
 from shoal.tasks.fidelity import Fidelity
 
 CACHED = 16 << 20  # bytes that are kept of a batch: beyond the caches, rows get dearer
 LARGEST = 512  # rows of a batch
 LEARNED = 256  # rows on which interventions learn
-ROWS = 32  # on which it is seen whether rows read each other
-MEETING = 1e-3  # of what is answered: rounding changes less
+LOOK = 256  # rows after which it is first asked whether more of them are of use; then after twice as many, and so on
+SURE = 0.999  # one-sided, of a loss that is clear before all rows are seen
 
 Array = NDArray[np.float64]
 Changes = Mapping[Visit, Change]
@@ -46,6 +46,13 @@ class Told:
     loss: Array
     score: Array
     distance: Array
+
+    def first(self, rows: int) -> Told:
+        """Of the first rows alone."""
+        return Told(self.loss[:rows], self.score[:rows], self.distance[:rows])
+
+
+Lost: TypeAlias = Callable[[Told, Told], bool]  # whether it is clear, from the rows so far, that more are of no use
 
 
 @dataclass(frozen=True)
@@ -108,8 +115,9 @@ class Trial:
     def __init__(self, scene: Scene) -> None:
         self.scene, self.judge = scene, Judge(scene.task)
         self._runs: Resumable | None = None
-        self._tapes: dict[int, Tape] = {}
+        self._held: dict[int, tuple[Tape, Tensor]] = {}  # and what the module as it is answers there
         self._free = 0
+        self._changed: Changes = {}
 
     @contextmanager
     def holding(self, memory: int) -> Iterator[None]:
@@ -119,27 +127,110 @@ class Trial:
             try:
                 yield
             finally:
-                self._runs, self._tapes = None, {}
+                self._runs, self._held, self._changed = None, {}, {}
 
-    def told(self, wanted: Sequence[Changes]) -> tuple[Told, list[Told]]:
-        """What the module answers as it is, and with each of the changes, over all rows."""
+    def go_on(self, changes: Changes) -> Told:
+        """Inside ``holding``: from now on these changes stay, and others are tried beside them. What it then answers.
+
+        Each costs the rest of a run; what is tried afterwards, the rest behind its own place alone.
+        """
+        assert self._runs is not None, "go_on is for the inside of holding"
+        self._changed = {**self._changed, **changes}
+        for number, (tape, own) in list(self._held.items()):
+            self._held[number] = self._runs.branch(tape, changes), own
+        found = []
+        for number, batch in enumerate(self.scene.batches):
+            tape, own = self._at(self._runs, number, batch)
+            found.append(self.judge(answer(tape.output), own, batch.target))
+        return _joined(found)
+
+    def told(self, wanted: Sequence[Changes], lost: Lost | None = None) -> tuple[Told, list[Told]]:
+        """What the module answers as it is, and with each of the changes, over all rows.
+
+        A change that is ``lost`` on the way is told of the rows till then.
+        """
         base: list[Told] = []
         found: list[list[Told]] = [[] for _ in wanted]
+        left = list(range(len(wanted)))
+        looks = _Looks()
         with self.scene.runs() if self._runs is None else nullcontext(self._runs) as runs:
             for number, batch in enumerate(self.scene.batches):
-                tape = self._tapes.get(number) or self._recorded(runs, number, batch)
-                own = answer(tape.output)
+                tape, own = self._at(runs, number, batch)
                 base.append(self.judge(own, own, batch.target))
-                for kept, changes in zip(found, wanted, strict=True):
-                    kept.append(self.judge(answer(runs.resume(tape, changes)), own, batch.target))
+                for index in left:
+                    found[index].append(self.judge(answer(runs.resume(tape, wanted[index])), own, batch.target))
+                if lost is not None and looks.due(batch.rows):
+                    so_far = _joined(base)
+                    left = [index for index in left if not lost(so_far, _joined(found[index]))]
         return _joined(base), [_joined(kept) for kept in found]
 
-    def _recorded(self, runs: Resumable, number: int, batch: Batch) -> Tape:
+    def nested(self, steps: Sequence[Changes], lost: Lost | None = None) -> tuple[Told, list[Told]]:
+        """What the module answers as it is, and behind each step; the changes of those before stay.
+
+        A step costs the rest of a run behind its own place. Those at the end that are ``lost`` on the way are told of
+        the rows till then.
+        """
+        base: list[Told] = []
+        found: list[list[Told]] = [[] for _ in steps]
+        left = len(steps)
+        looks = _Looks()
+        with self.scene.runs() as runs:
+            for batch in self.scene.batches:
+                tape = runs.record(batch.example)
+                own = answer(tape.output)
+                base.append(self.judge(own, own, batch.target))
+                for kept, changes in zip(found[:left], steps, strict=False):
+                    tape = runs.branch(tape, changes)
+                    kept.append(self.judge(answer(tape.output), own, batch.target))
+                if lost is not None and looks.due(batch.rows):
+                    so_far = _joined(base)
+                    while left and lost(so_far, _joined(found[left - 1])):
+                        left -= 1
+        return _joined(base), [_joined(kept) for kept in found]
+
+    def _at(self, runs: Resumable, number: int, batch: Batch) -> tuple[Tape, Tensor]:
+        """The tape of a batch, with what has changed for good, and the module's own answers."""
+        if number in self._held:
+            return self._held[number]
         tape = runs.record(batch.example)
-        if self._runs is not None and tape.nbytes <= self._free:
-            self._tapes[number] = tape
-            self._free -= tape.nbytes
-        return tape
+        own = answer(tape.output)
+        if self._changed:
+            tape = runs.branch(tape, self._changed)
+        if self._runs is not None and tape.nbytes + own.nbytes <= self._free:
+            self._held[number] = tape, own
+            self._free -= tape.nbytes + own.nbytes
+        return tape, own
+
+
+class _Looks:
+    """When it is looked whether more rows are of use: after so many, twice as many, and so on."""
+
+    def __init__(self) -> None:
+        self._rows, self._next = 0, LOOK
+
+    def due(self, rows: int) -> bool:
+        """After so many rows more."""
+        self._rows += rows
+        if self._rows < self._next:
+            return False
+        self._next = 2 * self._rows
+        return True
+
+
+def kept(keep: Keep, before: Told, after: Told, level: float = 0.95) -> Floor:
+    """The floor under the quality: by scores where points are kept, by losses where a share of them is.
+
+    Where ``after`` is told of the first rows alone, so is ``before``.
+    """
+    before = before.first(len(after.loss))
+    if keep.points is not None:
+        return floor(before.score, after.score, keep, level)
+    return floor(-before.loss, -after.loss, keep, level)
+
+
+def out_of_reach(keep: Keep) -> Lost:
+    """Whether the floor is left behind for certain; looked at several times, so with more certainty than once."""
+    return lambda before, after: kept(keep, before, after, SURE).word == "fail"
 
 
 def _joined(parts: Sequence[Told]) -> Told:
@@ -201,27 +292,6 @@ def size_of_batch(scene: Scene, memory: int) -> int:
         one, two = (runs.record(scene.head(rows).batches[0].example).nbytes for rows in (1, 2))
     each = max(two - one, 1)
     return max(1, min((min(memory, CACHED) - (one - each)) // each, LARGEST))
-
-
-def rows_meet(module: nn.Module, batch: Batch) -> bool:
-    """Whether the rows of a batch read each other, as the nodes of a graph do: without some, others change.
-
-    Seen on the first rows, of which half are left out. Raises BadModel where the module does not run at all.
-    """
-    some = cut(batch, ROWS)
-    few = cut(some, some.rows // 2)
-    if some.rows < 2:
-        return False
-    with Resumable(module, ()) as runs:
-        try:
-            part, whole = (answer(runs.record(each.example).output).double() for each in (few, some))
-        except BadModel:
-            runs.record(batch.example)
-            return True
-    if len(part) != few.rows or len(whole) != some.rows:
-        return True
-    apart = (whole[: few.rows] - part).square().mean().sqrt()
-    return bool(apart > MEETING * whole.square().mean().sqrt())
 
 
 def split(batches: Sequence[Batch], rows: int) -> Iterator[Batch]:

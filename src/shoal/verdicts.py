@@ -7,13 +7,14 @@ duplicate   another span before it, run in its place, gives the same
 skippable   skipped, the quality stays above the floor
 linear      what it adds is linear in what it reads, all places and channels together
 mergeable   side by side with the one behind it, the quality stays above the floor; both are needed
-needed      none of these
+needed      none of these, or the rows are too few to show one; the reason then says how many would do
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 from torch import Tensor
@@ -21,8 +22,8 @@ from torch import Tensor
 from shoal.core.resuming import Resumable, Tape
 from shoal.core.scene import Scene
 from shoal.core.spans import Left, Span, Step, Visit
-from shoal.evidence import Floor, Keep, floor
-from shoal.intervening import Told
+from shoal.evidence import Floor, Keep
+from shoal.intervening import Told, kept
 
 WORDS = ("dead", "loopable", "duplicate", "skippable", "linear", "mergeable", "needed")
 NOTHING = 1e-11  # a distance of answers that is rounding alone
@@ -38,13 +39,6 @@ class SpanVerdict:
     span: Span
     word: str
     why: str
-
-
-def kept(keep: Keep, before: Told, after: Told) -> Floor:
-    """The floor under the quality: by scores where points are kept, by losses where a share of them is."""
-    if keep.points is not None:
-        return floor(before.score, after.score, keep)
-    return floor(-before.loss, -after.loss, keep)
 
 
 @dataclass(frozen=True)
@@ -113,35 +107,39 @@ def _bent(x: Tensor, own: Tensor, span: Span, added: Callable[[Tensor, str], Ten
     return float(off.square().sum() / spread) if spread > 0 else 0.0
 
 
-def verdicts(
-    scene: Scene,
-    keep: Keep,
-    base: Told,
-    skipped: Mapping[Visit, Told],
-    beside: Mapping[Visit, tuple[Visit, Told]],
-    nature: Mapping[Visit, Nature],
-) -> tuple[SpanVerdict, ...]:
-    """A verdict a span. ``skipped`` is what the module then answers, by visit; ``beside`` what it answers where a span
-    is side by side with its next, and which that is."""
+def alone(
+    scene: Scene, keep: Keep, base: Told, skipped: Mapping[Visit, Told], nature: Mapping[Visit, Nature]
+) -> dict[Visit, SpanVerdict]:
+    """A verdict a span, whatever may be merged. ``skipped`` is what the module answers without it, by visit."""
     found: dict[Visit, SpanVerdict] = {}
-    before: list[Span] = []
-    for span in scene.spans:
-        found[span.at] = _alone(span, before, keep, base, skipped[span.at], nature)
-        before.append(span)
-    for span in scene.spans:
-        if found[span.at].word != "needed" or span.at not in beside:
-            continue
-        following, together = beside[span.at]
-        held = kept(keep, base, together)
-        if held.word == "pass" and found[following].word not in ("dead", "skippable"):  # beside those, all can be
-            found[span.at] = SpanVerdict(span, "mergeable", f"side by side with the next: {held}")
-    return tuple(found[span.at] for span in scene.spans)
+    for number, span in enumerate(scene.spans):
+        found[span.at] = _alone(span, scene.spans[:number], keep, base, skipped[span.at], nature)
+    return found
+
+
+def may_merge(said: Mapping[Visit, SpanVerdict], spans: Sequence[Span]) -> bool:
+    """Whether it would matter that two spans can be side by side: beside one that can go, all can be."""
+    first, second = spans
+    return said[first.at].word == "needed" and said[second.at].word not in ("dead", "skippable")
+
+
+def merged(
+    said: Mapping[Visit, SpanVerdict], keep: Keep, base: Told, beside: Mapping[Visit, Told]
+) -> tuple[SpanVerdict, ...]:
+    """The verdicts, where some are mergeable. ``beside`` is what the module answers where a span is side by side with
+    its next, for those that may be."""
+    tests = {at: kept(keep, base, together) for at, together in beside.items()}
+    return tuple(
+        SpanVerdict(one.span, "mergeable", f"side by side with the next: {tests[at]}")
+        if at in tests and tests[at].word == "pass"
+        else one
+        for at, one in said.items()
+    )
 
 
 def _alone(
     span: Span, before: Sequence[Span], keep: Keep, base: Told, skipped: Told, nature: Mapping[Visit, Nature]
 ) -> SpanVerdict:
-    """Its verdict, whatever may be merged."""
     twin, bent = nature[span.at].twin, nature[span.at].bent
     if twin is not None and twin.path == span.path and nature[span.at].adds:  # each may go, but not all of them
         return SpanVerdict(span, "loopable", f"it is visit {span.visit} of a module that is looped already")
@@ -155,4 +153,17 @@ def _alone(
     without = kept(keep, base, skipped)
     if without.word != "pass" and bent <= STRAIGHT:
         return SpanVerdict(span, "linear", f"half-way between two rows it is {bent:.1e} of the squares off the mean")
+    if without.word == "inconclusive":
+        return SpanVerdict(span, "needed", f"not certain; skipped: {without}{_more(without)}")
     return SpanVerdict(span, "skippable" if without.word == "pass" else "needed", f"skipped: {without}")
+
+
+def _more(test: Floor) -> str:
+    """How many rows would tell: an interval gets narrower with their root. Nothing where it lies on the floor."""
+    found, points = test.difference, test.keep.points
+    room = found.value + points if points is not None else (test.keep.relative or 0.0) - found.value
+    up, down = found.high - found.value, found.value - found.low
+    half = down if (room > 0) == (points is not None) else up
+    if room == 0:
+        return ""
+    return f"; about {ceil(found.n * max(1.0, (half / room) ** 2)):,} rows would tell"

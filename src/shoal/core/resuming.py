@@ -2,7 +2,8 @@
 
 A module is cut into cells: spans, and the largest parts around them that hold none. One run keeps what every cell gave;
 a later run of the same batch answers for the cells before the first change from what was kept, and computes from there:
-on average half of a run. What stands between cells (sums, reshapes) is always computed.
+on average half of a run. What stands between cells (sums, reshapes) is always computed. A changed run can be kept as
+well (``branch``): what is changed beside begins from there.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from shoal.core.cells import around, cells
 from shoal.core.errors import BadModel
 from shoal.core.example import arguments, evaluating, failed, tensors
 from shoal.core.spans import Change, Forward, Left, Step, Visit
@@ -25,14 +27,26 @@ Seen: TypeAlias = Callable[[Visit, Any, Any], None]
 
 @dataclass
 class Tape:
-    """One batch, what every visited cell gave on it, in order, and what the whole module gave."""
+    """One batch, what every visited cell gave on it, in order, and what the whole module gave.
+
+    ``changes`` were in force then, and are in every run that is resumed from it.
+    """
 
     example: Any
+    changes: Mapping[Visit, Change] = field(default_factory=dict)
     output: Any = None
     visits: dict[Visit, int] = field(default_factory=dict)
     given: list[Any] = field(default_factory=list)
     versions: list[list[int]] = field(default_factory=list)
     marked: dict[int, list[Tensor]] = field(default_factory=dict)  # what a cell that writes to its input left of it
+
+    def keep(self, visit: Visit, given: Any, marked: list[Tensor] | None) -> None:
+        """What the next cell gave, and what it left of its input where it wrote to it."""
+        if marked is not None:
+            self.marked[len(self.given)] = marked
+        self.visits[visit] = len(self.given)
+        self.given.append(given)
+        self.versions.append(_versions(given))
 
     @property
     def nbytes(self) -> int:
@@ -53,9 +67,10 @@ class Resumable:
         self.cells = cells(module, paths)
         self._written: set[int] = set()  # positions whose output is written to later on: they are kept as copies
         self._count: dict[str, int] = {}
-        self._tape = Tape(None)
-        self._changes: Mapping[Visit, Change] | None = None
+        self._tape = Tape(None)  # what is before the first change is answered from it
         self._from = 0
+        self._new: Tape | None = None  # what is being recorded
+        self._changes: Mapping[Visit, Change] = {}
         self._seen: Seen | None = None
         self._forwards: dict[str, Forward] = {}
 
@@ -70,7 +85,7 @@ class Resumable:
     @contextmanager
     def _open(self) -> Iterator[None]:
         fast = torch.backends.mha.get_fastpath_enabled()
-        inner = any(isinstance(part, nn.TransformerEncoderLayer) for part in _around(self.module, self.cells))
+        inner = any(isinstance(part, nn.TransformerEncoderLayer) for part in around(self.module, self.cells))
         torch.backends.mha.set_fastpath_enabled(fast and not inner)  # its fused kernel would go past the cells in it
         patched: list[tuple[nn.Module, Forward | None]] = []
         with evaluating(self.module), torch.no_grad():
@@ -93,35 +108,39 @@ class Resumable:
         def run(*args: Any, **kwargs: Any) -> Any:
             visit = Visit(path, self._count.get(path, 0))
             self._count[path] = visit.number + 1
-            if self._changes is None:
-                before = _versions((args, kwargs))
-                given = None if self._seen is None else _copied((args, kwargs))  # before anything is written to it
-                out = forward(*args, **kwargs)
-                if _versions((args, kwargs)) != before:
-                    self._tape.marked[len(self._tape.given)] = _copied(tensors((args, kwargs)))
-                if self._seen is not None:
-                    self._seen(visit, given, _copied(out))
-                return self._keep(visit, out)
-            position = self._tape.visits[visit]
-            if position < self._from:
-                for tensor, left in zip(tensors((args, kwargs)), self._tape.marked.get(position, ()), strict=False):
-                    tensor.copy_(left)
-                kept = self._tape.given[position]
-                return _copied(kept) if position in self._written else kept
-            change = self._changes.get(visit)
-            if change is None:
-                return forward(*args, **kwargs)
-            return change(Step(path, args, kwargs, self._tape.given[position], self._forwards))
+            position = self._tape.visits.get(visit, -1)
+            if 0 <= position < self._from:
+                return self._replayed(visit, position, args, kwargs)
+            if self._new is None:
+                return self._computed(visit, position, forward, args, kwargs)
+            before = _versions((args, kwargs))
+            given = None if self._seen is None else _copied((args, kwargs))  # before anything is written to it
+            out = self._computed(visit, position, forward, args, kwargs)
+            marked = _copied(tensors((args, kwargs))) if _versions((args, kwargs)) != before else None
+            if self._seen is not None:
+                self._seen(visit, given, _copied(out))
+            kept = _copied(out) if len(self._new.given) in self._written else out
+            self._new.keep(visit, kept, marked)
+            return out
 
         return run
 
-    def _keep(self, visit: Visit, out: Any) -> Any:
-        position = len(self._tape.given)
-        self._tape.visits[visit] = position
-        kept = _copied(out) if position in self._written else out
-        self._tape.given.append(kept)
-        self._tape.versions.append(_versions(kept))
-        return out
+    def _computed(
+        self, visit: Visit, position: int, forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        change = self._changes.get(visit)
+        if change is None:
+            return forward(*args, **kwargs)
+        return change(Step(visit.path, args, kwargs, self._tape.given[position], self._forwards))
+
+    def _replayed(self, visit: Visit, position: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        marked = self._tape.marked.get(position)
+        for tensor, left in zip(tensors((args, kwargs)), marked or (), strict=False):
+            tensor.copy_(left)
+        kept = self._tape.given[position]
+        if self._new is not None:
+            self._new.keep(visit, kept, marked)
+        return _copied(kept) if position in self._written else kept
 
     def record(self, example: Any, seen: Seen | None = None) -> Tape:
         """Run the module on a batch and keep what every cell gave. Raises BadModel if it does not run.
@@ -130,81 +149,74 @@ class Resumable:
         """
         self._seen = seen
         try:
-            tape = self._record(example)
+            tape = self._recorded(Tape(example), {})
+            if self._harmed(tape):  # found out on the first batch; from then on those are kept as copies
+                tape = self._recorded(Tape(example), {})
         finally:
             self._seen = None
-        kept = enumerate(zip(tape.given, tape.versions, strict=True))
-        written = {position for position, (given, before) in kept if _versions(given) != before}
-        if written:  # found out on the first batch; from then on those are kept as copies
-            self._written |= written
-            tape = self._record(example)
         return tape
-
-    def _record(self, example: Any) -> Tape:
-        self._tape, self._changes = Tape(example), None
-        self._tape.output = self._run(example)
-        return self._tape
 
     def resume(self, tape: Tape, changes: Mapping[Visit, Change]) -> Any:
         """What the module gives on the tape's batch with some visits changed; with none, what it gave.
 
         Raises BadModel where a visit is none of the tape's, or where the module does not run with the change.
         """
+        out = self._run(tape, changes)
+        if self._harmed(tape):
+            self._mend(tape)
+            out = self._run(tape, changes)
+        return out
+
+    def branch(self, tape: Tape, changes: Mapping[Visit, Change]) -> Tape:
+        """The same, kept: a tape of the changed run. It shares with the first what comes before the changes.
+
+        Raises BadModel as `resume` does, and where a change leaves the run in the middle.
+        """
+        new = self._recorded(tape, changes)
+        if self._harmed(new):
+            self._harmed(tape)
+            self._mend(tape)
+            new = self._recorded(tape, changes)
+        return new
+
+    def _recorded(self, tape: Tape, changes: Mapping[Visit, Change]) -> Tape:
+        """A new tape: of a run that goes on from this one, which is empty where there was none before."""
+        self._new = new = Tape(tape.example, {**tape.changes, **changes})
+        try:
+            new.output = self._run(tape, changes)
+        finally:
+            self._new = None
+        if len(new.given) < len(tape.given):
+            raise BadModel(f"{next(iter(changes)).path}: its change leaves the run; nothing comes behind it to be kept")
+        return new
+
+    def _harmed(self, tape: Tape) -> bool:
+        """Whether something that it keeps was written to, which then is only kept as a copy."""
+        kept = enumerate(zip(tape.given, tape.versions, strict=True))
+        written = {position for position, (given, before) in kept if _versions(given) != before}
+        self._written |= written
+        return bool(written)
+
+    def _mend(self, tape: Tape) -> None:
+        """Run it again, in place: a change gave on what was kept, and a later cell wrote to it."""
+        fresh = self.record(tape.example)
+        if tape.changes:
+            fresh = self.branch(fresh, tape.changes)
+        tape.given, tape.versions, tape.marked, tape.output = fresh.given, fresh.versions, fresh.marked, fresh.output
+
+    def _run(self, tape: Tape, changes: Mapping[Visit, Change]) -> Any:
         unknown = [visit for visit in changes if visit not in tape.visits]
         if unknown:
             raise BadModel(f"{unknown[0].path}, visit {unknown[0].number}: no run comes there; choose a span's visit")
         self._from = min((tape.visits[visit] for visit in changes), default=len(tape.given))
-        self._tape, self._changes = tape, changes
-        return self._run(tape.example)
-
-    def _run(self, example: Any) -> Any:
-        self._count = {}
-        args, kwargs = arguments(example)
+        self._tape, self._changes, self._count = tape, {**tape.changes, **changes}, {}
+        args, kwargs = arguments(tape.example)
         try:
             return self.module(*args, **kwargs)
         except Left as left:
             return left.answer
         except Exception as error:  # whatever a stranger's forward raises, the user must read it
             raise failed(self.module, error) from error
-
-
-def cells(module: nn.Module, paths: Collection[str]) -> tuple[str, ...]:
-    """The paths, and the largest modules around them that hold none; in the order of the tree."""
-    found: list[str] = []
-    seen: set[int] = set()
-
-    def go(part: nn.Module, path: str) -> None:
-        for name, child in part.named_children():
-            inner = f"{path}.{name}" if path else name
-            if id(child) in seen:
-                continue
-            seen.add(id(child))
-            if inner not in paths and (_holds(inner, paths) or not _called(child)):
-                go(child, inner)
-            else:
-                found.append(inner)
-
-    go(module, "")
-    missing = [path for path in paths if path not in found]
-    if missing:
-        raise BadModel(f"{missing[0]}: lies within another span, or the module has no such part; leave one out")
-    return tuple(found)
-
-
-def _holds(path: str, paths: Collection[str]) -> bool:
-    return any(other.startswith(f"{path}.") for other in paths)
-
-
-def _called(part: nn.Module) -> bool:
-    """Whether it is called itself, and not only what it holds."""
-    return not isinstance(part, nn.ModuleList | nn.ModuleDict | nn.ParameterList | nn.ParameterDict)
-
-
-def _around(module: nn.Module, inner: Collection[str]) -> Iterator[nn.Module]:
-    """The modules that hold cells."""
-    for path, part in module.named_modules():
-        if path and _holds(path, inner):
-            yield part
 
 
 def _copied(tree: Any) -> Any:
