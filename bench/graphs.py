@@ -86,7 +86,10 @@ def depth(data: Dataset, seeds: int, depths: Sequence[int]) -> Iterator[Row]:
             lambda d: f"nodes[features=1433,dropout=0.5] | residual(gcn[dropout=0.5]) {d}x64 | pool[outputs=7]",
             how,
         ),
-        "deepergcn": (lambda d: f"deepergcn[depth={d}]", how),
+        "deepergcn": (
+            lambda d: f"deepergcn[depth={d}]",
+            recipe(1e-3, 5e-4, 200),
+        ),  # at 0.01 it stays at 40% from depth 32 on
         "dagnn": (lambda d: f"dagnn[hops={d}]", HOW["dagnn"][0]),
         "dgmlp, hops": (lambda d: f"dgmlp[hops={d}]", HOW["dgmlp"][0]),
         "dgmlp, layers": (lambda d: f"dgmlp[hops=20,depth={d},dropout=0.5]", how),

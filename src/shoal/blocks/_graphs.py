@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from shoal.core.errors import BadSetting, suggest
 from shoal.core.graphs import check_edges, closed, normalised, spread
@@ -95,5 +94,11 @@ def checked(block: str, hops: int, dropout: float) -> None:
 
 
 def dropped(x: Tensor, share: float, training: bool) -> Tensor:
-    """x with a share of its numbers left out in training, the others scaled up."""
-    return F.dropout(x, share, training) if share else x
+    """x with a share of its numbers left out in training, the others scaled up.
+
+    On a processor torch's own dropout draws every number of its mask by itself, which takes longer than all else that
+    there is to do where propagation is worked out once; uniform numbers are drawn twice as fast.
+    """
+    if not (share and training):
+        return x
+    return x * torch.rand(x.shape, device=x.device).ge_(share).mul_(1 / (1 - share)).to(x.dtype)
