@@ -1,6 +1,6 @@
 """Any wiring with any block, from the command line: twenty-one pairs learn digits written by hand.
 
-    python examples/every_wiring.py                  MNIST, a tenth of an epoch each; about twenty minutes on two cores
+    python examples/every_wiring.py                  MNIST, 0.3 of an epoch each; half an hour on two cores
     python examples/every_wiring.py --data digits --epochs 4
 
 Every pair is one call of ``shoal train``. It has learned where its accuracy on the test part is above 50% for certain:
@@ -21,7 +21,7 @@ PAIRS = (
     "plain(rep) 2x16-2x32",
     "residual(bottleneck) 3x32-3x64",
     "grouped(conv) 4x16-4x32",
-    "looped(conv) 2x16-2x32",
+    "looped(conv norm=layer) 2x16-2x32",
     "dense[growth=12](conv) 4x16-4x32",
     "sparse[growth=12](conv) 4x16-4x32",
     "dual_path[growth=4](bottleneck) 3x16-3x32",
@@ -46,7 +46,7 @@ def main() -> None:
     """Train every pair; print what it reached."""
     reader = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     reader.add_argument("--data", default="mnist")
-    reader.add_argument("--epochs", default="0.1")
+    reader.add_argument("--epochs", default="0.3")
     reader.add_argument("--only", default="", help="pairs that begin so")
     given = reader.parse_args()
     failed = 0

@@ -2,6 +2,9 @@
 
     repeat `times`:  for each layer  x <- x + f_i(x)
 
+A batch norm keeps one mean and variance for visits whose numbers differ, so that eval does not do what training did:
+give the layers a norm that keeps none, as in `looped(conv norm=layer)`.
+
 Shapes   x: (batch, *places, dim) throughout
 Cost     the multiply-adds of times * depth layers, the weights of depth
 Exact when times = 1: the residual net

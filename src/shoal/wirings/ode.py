@@ -7,7 +7,7 @@
     rk4        x <- x + h/6 (k1 + 2 k2 + 2 k3 + k4),  k2 = F(x + h/2 k1),  k3 = F(x + h/2 k2),  k4 = F(x + h k3)
 
 With attention and MLP as a group of two, one Euler step is the transformer layer with both side by side. The solvers
-are the textbook's.
+are the textbook's. Where layers are called more than once, give them a norm that keeps no statistics (`norm=layer`).
 
 Shapes   x: (batch, *places, dim) throughout
 Cost     steps * (1, 2 or 4) times the multiply-adds of the layers, their weights once
