@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shoal.building import build
+from shoal.building import build, complete_spec
 from shoal.core import kind as registry
 from shoal.core.errors import BadSetting, BadSpec, ShoalError, UnknownName
 from shoal.core.kind import Kind, Setting
@@ -518,3 +518,14 @@ def test_a_wiring_gets_the_makers_that_it_names(toys: None) -> None:
 def test_no_offer_goes_to_who_does_not_ask_or_has_it_by_position() -> None:
     plain = WIRINGS.make(Part("plain"), 8, 3, offers={**OFFERS, "depth": 99})
     assert plain.depth == 3
+
+
+def test_a_stem_takes_from_the_data_what_it_needs_and_nobody_said() -> None:
+    images = Signature((8, 8), 1, None, Part("classification", {"classes": 10}))
+    spec = complete_spec("patches[patch=2] | residual(transformer) 3x32", images)
+    assert spec.stem == STEMS.complete(Part("patches", {"channels": 1, "size": (8, 8), "patch": 2}))
+    table = Signature((), 7, None, Part("regression", {"outputs": 2}))
+    spec = complete_spec("vector | residual(mlp) 2x8 | pool", table)
+    assert spec == Spec.parse("vector[features=7] | residual(mlp) 2x8 | pool[outputs=2]")
+    with pytest.raises(BadSetting, match="needs the setting 'channels'"):
+        Spec.parse("patches | residual(transformer) 3x32")

@@ -68,11 +68,11 @@ def complete_spec(spec: Spec | str | None, like: Dataset | Signature | None) -> 
 
 
 def _settings(signature: Signature, outputs: int) -> dict[str, Value]:
-    """What a named net takes from data."""
+    """What a named net, a stem or a head takes from data."""
     found: dict[str, Value] = {"outputs": outputs}
     if signature.vocabulary is not None:
         return {**found, "vocabulary": signature.vocabulary, "length": signature.places[0]}
-    return {**found, "channels": signature.channels, "size": signature.places}
+    return {**found, "channels": signature.channels, "features": signature.channels, "size": signature.places}
 
 
 def default_spec(signature: Signature) -> Spec:

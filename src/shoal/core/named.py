@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 
 
 def read_spec(text: str, data: Mapping[str, Value] | None = None) -> Spec:
-    """The spec of that text or name. ``data``: settings that a net takes from it where the text does not say them.
+    """The spec of that text or name. ``data``: settings that a net, a stem or a head takes from it where the text does
+    not say them.
 
     Raises BadSpec, BadSetting or UnknownName naming the place and what is known.
     """
     if "(" in text or not text.strip():
-        return Spec.parse(text)
+        return Spec.parse(text, data)
     part = named_part(Part.parse(text))
     known = NETS.settings(part.name)
     filled = {name: value for name, value in (data or {}).items() if name in known and name not in part.settings}

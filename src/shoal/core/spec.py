@@ -32,9 +32,10 @@ import torch
 
 from shoal.core.base import Wiring
 from shoal.core.errors import BadSpec
+from shoal.core.kind import Kind, Setting
 from shoal.core.makers import offers
 from shoal.core.migrate import VERSION, migrate
-from shoal.core.part import Part, Reader
+from shoal.core.part import Part, Reader, Value
 from shoal.kinds import BLOCKS, HEADS, JOINS, LINEARS, NORMS, STEMS, WIRINGS
 
 DENSE = Part("dense")
@@ -311,11 +312,14 @@ class Spec:
         return " | ".join(text for text in (ends[0], "".join(words), ends[1], exits) if text)
 
     @classmethod
-    def parse(cls, text: str) -> Spec:
-        """Read the text form. Raises BadSpec or UnknownName naming the place and what is known."""
+    def parse(cls, text: str, data: Mapping[str, Value] | None = None) -> Spec:
+        """Read the text form. Raises BadSpec or UnknownName naming the place and what is known.
+
+        ``data``: settings that stem and head take from it where they need them and the text does not say them.
+        """
         if not text.strip():
             raise BadSpec("spec: the text is empty; write wiring(block) depth x width, as in residual(mlp) 4x32")
-        return _SpecReader(text).spec()
+        return _SpecReader(text, data or {}).spec()
 
     def to_json(self) -> dict[str, Any]:
         """JSON with the version in it."""
@@ -340,20 +344,30 @@ class Spec:
 
 
 class _SpecReader(Reader):
+    def __init__(self, text: str, data: Mapping[str, Value]) -> None:
+        super().__init__(text)
+        self.data = data
+
     def spec(self) -> Spec:
         stem = head = None
         if not self._stages_come():
-            stem = self.part()
+            stem = self._filled(STEMS, self.part())
             self.expect("|")
         stages = self._stages()
         exits: list[Exit] = []
         if self.take("|"):
             if not self.peek_digit():
-                head = self.part()
+                head = self._filled(HEADS, self.part())
             if head is None or self.take("|"):
                 exits = self._exits()
         self.end()
         return Spec(tuple(stages), stem, head, tuple(exits))
+
+    def _filled(self, kind: Kind, part: Part) -> Part:
+        """The part with what it needs and does not say, where the data says it."""
+        needed = [name for name, setting in kind.settings(part.name).items() if setting.default is Setting.REQUIRED]
+        missing = {name: self.data[name] for name in needed if name in self.data and name not in part.settings}
+        return part.with_settings(**missing)
 
     def _exits(self) -> list[Exit]:
         exits = [self._exit()]
