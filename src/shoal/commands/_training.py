@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from shoal.artifact import save
+from shoal.building import complete_spec
 from shoal.commands._folders import forget
 from shoal.commands._talk import Talk, stdout_kept
 from shoal.commands._trained import Order, Trained
-from shoal.core.named import read_spec
 from shoal.data import open_data
 from shoal.report import page, tables
 from shoal.training import Step, TrainingRecipe, baselines, default_recipe, train
@@ -26,11 +26,11 @@ WORDS = {
 
 def trained(talk: Talk, order: Order, checkpoint: Path | None = None, resume: bool = False) -> Trained:
     """Open the data and train. What is wrong with spec, recipe or data is raised before anything is said."""
-    if order.spec is not None:
-        read_spec(order.spec)
     given = None if order.settings is None else TrainingRecipe.from_json(order.settings)
     with stdout_kept():
         data = open_data(order.source, target=order.target, task=order.task)
+    if order.spec is not None:
+        complete_spec(order.spec, data)
     recipe = given
     if order.epochs is not None:
         recipe = replace(given or default_recipe(data), epochs=order.epochs)
