@@ -12,10 +12,16 @@ from torch.nn import functional as F
 
 from planted import FAMILIES, Deep, Row, shaken
 from shoal.analysis import Analysis, analyze
-from shoal.core.errors import BadModel
-from shoal.core.scene import Batch
+from shoal.anatomy import anatomy
+from shoal.core.errors import BadData, BadModel
+from shoal.core.part import Part
+from shoal.core.resuming import Resumable, Tape
+from shoal.core.scene import Batch, Scene
 from shoal.core.spec import Spec
-from shoal.intervening import rows_meet
+from shoal.data.batches import batches_in, is_batches, rows_meet
+from shoal.intervening import Trial
+from shoal.interventions.skip import Skip
+from shoal.kinds import TASKS
 from shoal.net import Net
 
 FEW = ("parallel",)  # what the verdicts need; skip always is
@@ -198,11 +204,141 @@ def test_little_memory_changes_no_number(shaped: tuple[nn.Module, Tensor, Tensor
     assert [one.word for one in small.verdicts] == [one.word for one in large.verdicts]
 
 
+def test_a_run_keeps_no_more_than_it_may(
+    shaped: tuple[nn.Module, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the memory, so that a second run fits beside it; however many rows there are."""
+    net, x, y = shaped
+    kept: list[int] = []
+    record = Resumable._recorded
+
+    def weighed(runs: Resumable, tape: Tape, changes: Any) -> Tape:
+        found = record(runs, tape, changes)
+        kept.append(found.nbytes)
+        return found
+
+    monkeypatch.setattr(Resumable, "_recorded", weighed)
+    analyze(net, [(x, y)], interventions=FEW, memory=20_000)
+    assert 2_000 < max(kept) <= 10_000
+
+
 def test_what_is_predicted_of_several_is_the_sum(shaped: tuple[nn.Module, Tensor, Tensor]) -> None:
     net, x, y = shaped
     found = analyze(net, [(x, y)], interventions=())
     harms, visits = harms_of(found), [said.span.at for said in found.verdicts]
     assert found.predicted([visits[:1], visits[1:3]]) == pytest.approx([harms[0], harms[1] + harms[2]])
+
+
+class Apart(nn.Module):
+    """Layers that each write to a channel of their own: what they do to a loss of squares adds up."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Own(i, size) for i in range(size))
+        self.last = nn.Linear(2 * size, size)
+        self.last.weight.data, self.last.bias.data = torch.eye(size, 2 * size), torch.zeros(size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = x + layer(x)
+        return self.last(x)
+
+
+class Own(nn.Module):
+    """It reads channel size + i and writes to channel i, the more the later it comes."""
+
+    def __init__(self, i: int, size: int) -> None:
+        super().__init__()
+        self.map = nn.Linear(2 * size, 2 * size, bias=False)
+        self.map.weight.data = torch.zeros(2 * size, 2 * size)
+        self.map.weight.data[i, size + i] = float(i + 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.map(x).tanh()
+
+
+def test_predictions_hold_where_harms_add_up() -> None:
+    torch.manual_seed(0)
+    net, x = Apart(5), torch.cat((torch.zeros(200, 5), torch.randn(200, 5)), dim=1)
+    with torch.no_grad():
+        y = net(x) + 0.3 * torch.randn(200, 5)
+    found = analyze(net, [(x, y)], interventions=())
+    sets = [*found.pairs, *(one.harm for one in found.curve)]
+    assert {len(one.skipped) for one in sets} == {0, 1, 2, 3, 4, 5}
+    assert [one.predicted for one in sets] == pytest.approx([one.realised.value for one in sets], abs=1e-6)
+    assert found.held == pytest.approx(1.0, abs=0.02)
+    assert found.to_json()["held"] | {"pairs": []} == {"spearman": found.held, "sets": 8, "largest": 5, "pairs": []}
+
+
+def test_of_one_pair_there_is_no_order(shaped: tuple[nn.Module, Tensor, Tensor]) -> None:
+    net, x, _ = shaped
+    found = analyze(net[:3], [x], interventions=())
+    assert len(found.pairs) == 1
+    assert found.held is None
+
+
+def trial_of(shaped: tuple[nn.Module, Tensor, Tensor], size: int) -> Trial:
+    net, x, y = shaped
+    batches = tuple(Batch(*pair) for pair in zip(x.split(size), y.split(size), strict=True))
+    return Trial(Scene(net, anatomy(net, x[:2]), batches, TASKS.make(Part("classification", {"classes": 4}))))
+
+
+def test_steps_that_follow_each_other_are_sets(shaped: tuple[nn.Module, Tensor, Tensor]) -> None:
+    trial = trial_of(shaped, 60)
+    order = [trial.scene.spans[i] for i in (2, 0, 3)]
+    steps = [Skip().changes((span,)) for span in order]
+    sets = [Skip().changes(tuple(order[: i + 1])) for i in range(3)]
+    base, nested = trial.nested(steps)
+    own, told = trial.told(sets)
+    assert (base.loss == own.loss).all()
+    with trial.holding(1 << 20):
+        went = [trial.go_on(step) for step in steps]
+    with trial.holding(0):  # nothing fits: all is run again
+        trial.go_on(steps[0])
+        beside = trial.told([steps[1]])[1][0]
+    for found in (nested, went):
+        assert all((one.loss == other.loss).all() for one, other in zip(found, told, strict=True))
+    assert (beside.loss == told[1].loss).all()
+
+
+def test_what_is_lost_is_not_run_on_more_rows(shaped: tuple[nn.Module, Tensor, Tensor]) -> None:
+    trial = trial_of(shaped, 30)
+    steps = [Skip().changes((span,)) for span in trial.scene.spans]
+    for ask in (trial.told, trial.nested):
+        base, told = ask(steps, lambda before, after: len(before.loss) == len(after.loss))
+        whole = ask(steps)[1]
+        assert len(base.loss) == 300
+        assert {len(one.loss) for one in told} == {270}  # the first look is at 256 rows
+        assert all((one.loss == other.loss[:270]).all() for one, other in zip(told, whole, strict=True))
+
+
+def test_what_is_not_certain_says_how_many_rows_would_tell(shaped: tuple[nn.Module, Tensor, Tensor]) -> None:
+    net, x, y = shaped
+    reasons = [
+        said.why for said in analyze(net, [(x[:30], y[:30])], interventions=()).verdicts if said.word == "needed"
+    ]
+    unclear = [why for why in reasons if why.startswith("not certain")]
+    assert unclear
+    assert all("rows would tell" in why and "inconclusive" in why for why in unclear)
+
+
+def test_batches_are_told_from_data_that_is_split() -> None:
+    x, y = torch.randn(6, 3), torch.zeros(6, dtype=torch.int64)
+    assert all(is_batches(data) for data in ([x], [(x, y)], iter([x]), [{"input": x}]))
+    assert not any(is_batches(data) for data in ((x, y), x, "digits", 3))
+    module = nn.Linear(3, 2)
+    found, task = batches_in(module, [(x[:2], y[:2]), (x[2:], y[2:]), (x, y)], rows=5)
+    assert [batch.rows for batch in found] == [2, 4]
+    assert task is not None
+    assert batches_in(module, [x], rows=5)[1] is None
+    for data, words in (
+        ([], "there is none"),
+        ([(x, y), x], "some batches have targets"),
+        ([(x, y[:3])], "6 rows and 3 targets"),
+        (["words"], "no tensor in it"),
+    ):
+        with pytest.raises(BadData, match=words):
+            batches_in(module, data, rows=20)
 
 
 def test_so_many_rows_and_no_more_are_looked_at(shaped: tuple[nn.Module, Tensor, Tensor]) -> None:
@@ -246,6 +382,7 @@ def test_a_net_in_front_of_a_graph_of_the_data() -> None:
     net.stages[0].layers[1].block.map.bias.data.zero_()
     found = analyze(net, graph, interventions=())
     assert [said.word == "dead" for said in found.verdicts] == [False, True, False]
+    assert [said.span.path for said in found.verdicts] == [f"stages.0.layers.{i}" for i in range(3)]
     assert found.rows < 400
 
 

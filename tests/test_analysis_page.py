@@ -27,6 +27,7 @@ from shoal.core.errors import BadArtifact, BadSetting
 from shoal.report import analysis_page, analysis_tables
 from shoal.report.analysed import WORDS, headline
 from shoal.report.band import Point, band
+from shoal.report.held import dots
 from shoal.report.maps import LEVELS, heat, level, shade, square
 from test_report import Balance, evidence, hostile
 
@@ -51,6 +52,8 @@ def step(number: int, word: str) -> dict[str, Any]:
         "difference": evidence(-0.011 * number, 0.004, "pt", 1000),
         "quality": evidence(0.97 - 0.011 * number**2, 0.01, "%", 1000),
         "ms": 2.0 - 0.2 * number,
+        "predicted": 0.1 * number,
+        "realised": evidence(0.111 * number**2, 0.02, "", 1000),
     }
 
 
@@ -103,6 +106,19 @@ def report() -> dict[str, Any]:
             },
         },
         "maps": {"similarity": {"labels": [f"layers.{i}" for i in range(8)], "values": like}},
+        "held": {
+            "spearman": 0.8765,
+            "sets": 5,
+            "largest": 4,
+            "pairs": [
+                {
+                    "skipped": [[f"layers.{i}", 0], [f"layers.{i + 1}", 0]],
+                    "predicted": 0.2 * i,
+                    "realised": evidence(0.2 * i + 0.01, 0.03, "", 256),
+                }
+                for i in range(2)
+            ],
+        },
         "left": {"head.map": "it changes the shape, [32, 16] to [32, 10]"},
         "unfinished": ["depth_use"],
         "environment": {"seed": 0, "torch": "2.13.0"},
@@ -148,7 +164,8 @@ SAID = [
     "-1.1 pt [-1.5, -0.7]", "inconclusive", "+0.7", "[0.68, 0.72]", "0.7 [0.68, 0.72]", "-14.0 pt [-14.4, -13.6]",
     "0.35 [0.345, 0.355]", "4,679", "2.36 M", "64,16", "0.88", "reason number 3", "44.0% of the time", "head.map",
     "it changes the shape, [32, 16] to [32, 10]", "0.0861", "depth_use", "42.0 s", "my_model.py:trained", "digits",
-    "2.13.0", "1,000", "layers.7", "from 0.22", "none shown",
+    "2.13.0", "1,000", "layers.7", "from 0.22", "none shown", "Spearman 0.88 over 5 sets of 2 to 4 spans",
+    "layers.1 and layers.2", "4 spans, last layers.1", "0.21 [0.18, 0.24]",
 ]  # fmt: skip
 
 
@@ -225,6 +242,14 @@ def test_a_square_has_a_cell_for_every_two_spans() -> None:
     assert {cell.colour for cell in same.cells} == {"#ffffff"}
 
 
+def test_dots_stand_at_their_ranks() -> None:
+    found = dots(report())
+    assert [one.pair for one in found] == [True, True, False, False, False]
+    assert [one.x for one in found] == [0.0, 37.5, 37.5, 75.0, 100.0]  # two predictions of 0.2 share their places
+    assert [one.y for one in found] == [100.0, 75.0, 50.0, 25.0, 0.0]
+    assert dots({**report(), "curve": report()["curve"][:2], "held": {}}) == ()
+
+
 def test_a_band_holds_its_curve() -> None:
     points = [Point(i, evidence(0.9 - 0.1 * i, 0.05), "pass", "") for i in range(5)]
     found = band(points, 0.45)
@@ -252,7 +277,7 @@ def test_hostile_words_are_only_words() -> None:
 
 
 def test_sections_that_are_not_there_are_left_out() -> None:
-    for key in ("model", "data", "measures", "maps", "unfinished", "environment", "seconds", "floor"):
+    for key in ("model", "data", "measures", "maps", "unfinished", "environment", "seconds", "floor", "held"):
         fewer = {name: value for name, value in report().items() if name != key}
         read(analysis_page(fewer))
         read(analysis_page({**report(), key: None}))
@@ -317,7 +342,8 @@ const sorted = spans.querySelectorAll("[aria-sort]").length;
 const swatches = [...document.querySelectorAll(".column .swatch")];
 const colours = new Set(swatches.map(e => getComputedStyle(e).background)).size;
 const out = { seen, sorted, wrong, colours, wide: document.documentElement.scrollWidth, window: innerWidth,
-  marks: document.querySelectorAll("#depth .curve-box g").length,
+  marks: document.querySelectorAll("#depth .curve-box g").length, dots: document.querySelectorAll(".ranks g").length,
+  square: document.querySelector(".ranks rect").getBoundingClientRect(),
   ground: getComputedStyle(document.body).backgroundColor, ink: getComputedStyle(document.body).color };
 document.body.insertAdjacentHTML("beforeend", "<pre id=told></pre>");
 document.querySelector("#told").textContent = JSON.stringify(out);
@@ -336,6 +362,9 @@ def test_a_browser_draws_and_sorts_it(width: int, tmp_path: Path) -> None:
     assert told["seen"] == [f"layers.{i}/8" for i in (0, 7, 0, 1, 7)]  # harm up and down, place, word, milliseconds
     assert (told["sorted"], told["wrong"], told["marks"]) == (1, [], 5)
     assert told["colours"] == len(set(PLAN))
+    assert told["dots"] == 5
+    assert told["square"]["width"] == pytest.approx(told["square"]["height"], abs=0.5)
+    assert told["square"]["width"] > 150
     assert told["wide"] <= told["window"]
     assert told["ground"] == "rgb(243, 246, 247)"
     assert told["ink"] == "rgb(21, 35, 43)"

@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from shoal.anatomy import anatomy
 from shoal.core.errors import BadModel
 from shoal.core.spec import Spec
+from shoal.dataflow import name_of
+from shoal.edits.drop import Drop
 from shoal.net import Net
+from shoal.recipe import edited
 from strangers import BasicBlock, Encoder, TinyResNet, randomised
 
 IMAGE = torch.randn(2, 1, 8, 8)
@@ -89,6 +92,66 @@ def test_layers_of_a_net_are_branches(text: str, branches: int) -> None:
         f"stages.{s}.layers.{i}" for s, stage in enumerate(net.spec.stages) for i in range(stage.depth)
     ]
     assert len(found.spans) == branches
+
+
+class Scaled(nn.Module):
+    """x + gamma f(x), a learned scale a channel, as LayerScale has it."""
+
+    def __init__(self, shape: tuple[int, ...], inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.gamma = inner, nn.Parameter(torch.rand(shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.gamma * self.inner(x)
+
+
+@pytest.mark.parametrize(
+    ("block", "example"),
+    [
+        (Scaled((8,), nn.Sequential(nn.Linear(8, 12), nn.GELU(), nn.Linear(12, 8))), torch.randn(3, 8)),
+        (Scaled((4, 1, 1), nn.Conv2d(4, 4, 3, padding=1)), torch.randn(2, 4, 6, 6)),
+    ],
+)
+def test_behind_a_learned_scale_a_branch_is_a_branch(block: nn.Module, example: Tensor) -> None:
+    found = anatomy(nn.Sequential(block), example)
+    assert [(span.path, span.skip, span.sums) for span in found.spans] == [("0", True, 1)]
+    [inner] = [span for span in anatomy(block, example).spans if span.path == "inner"]
+    assert (inner.branch, inner.direct) == (True, False)  # to loop it, one would have to know the scale
+    dropped = edited(block, Drop(path="inner", branch=True))
+    with torch.no_grad():
+        assert torch.equal(dropped(example), example)
+
+
+def test_behind_a_norm_there_is_no_branch() -> None:
+    """Zero would leave the norm's shift."""
+
+    class PostNorm(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.norm = nn.Linear(8, 8), nn.LayerNorm(8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.norm(self.inner(x))
+
+    assert [span.branch for span in anatomy(PostNorm(), torch.randn(3, 8)).spans] == [False]
+
+
+def test_operators_of_exported_graphs_have_names() -> None:
+    assert name_of(torch.ops.aten.add.Tensor) == "add"
+    assert name_of(torch.ops.aten.add_.Tensor) == "add_"
+    assert name_of(torch.add) == "add"
+    assert name_of(Tensor.__iadd__) == "__iadd__"
+
+    class Exported(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = torch.ops.aten.add.Tensor(x, self.inner(x))
+            return found
+
+    assert spans_of(Exported(), torch.randn(3, 8)) == {"inner": (True, False, 0)}
 
 
 def test_shared_modules_are_left_alone_and_said() -> None:

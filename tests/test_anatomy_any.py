@@ -229,7 +229,7 @@ def test_every_skip_changes_the_answer_and_the_next_run_does_not_remember(
             assert torch.equal(answer(runs.resume(tape, {})), wanted)
 
 
-@pytest.mark.parametrize("make", [case for case in CASES if case not in (post_norm, decoder)])  # those read layers[0]
+@pytest.mark.parametrize("make", CASES)
 def test_a_skipped_span_is_a_dropped_span(make: Callable[[], tuple[nn.Module, Any]]) -> None:
     scene, found = scene_of(make)
     example = scene.batches[0].example
@@ -243,6 +243,19 @@ def test_a_skipped_span_is_a_dropped_span(make: Callable[[], tuple[nn.Module, An
         if span.path in looked:
             dropped = edited(scene.module, Drop(path=span.path, branch=span.branch))
             torch.testing.assert_close(answer(run(dropped, example)), skipped[span.path])
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_a_stack_without_its_first_layer_still_takes_masks() -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    stack = nn.TransformerEncoder(layer, 3).eval()
+    x, mask = torch.randn(2, 5, 8), torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    dropped = edited(stack, Drop(path="layers.0"))
+    with torch.no_grad():
+        wanted = stack.layers[2](stack.layers[1](x, src_key_padding_mask=mask), src_key_padding_mask=mask)
+        found = dropped(x, src_key_padding_mask=mask)
+    torch.testing.assert_close(found[~mask], wanted[~mask])
+    assert stack.use_nested_tensor
 
 
 def test_visits_of_a_module_that_is_called_twice_are_told_apart() -> None:

@@ -18,8 +18,8 @@ SHOAL = Path(__file__).resolve().parent.parent / "src" / "shoal"
 
 FLOORS = {
     1: ["core", "kinds"],  # kinds.py is a mere list of folder names, and core/spec.py needs it
-    2: ["stems", "blocks", "linears", "norms", "wirings", "joins", "heads", "tasks", "data"],
-    3: ["net", "nets", "costing", "dataflow", "anatomy", "evidence"],
+    2: ["stems", "blocks", "linears", "norms", "wirings", "joins", "heads", "tasks", "data", "integers"],
+    3: ["net", "nets", "costing", "dataflow", "anatomy", "coupling", "evidence"],
     4: [
         "building",
         "matching",
@@ -34,7 +34,7 @@ FLOORS = {
         "testing",
     ],
     5: ["artifact", "compressors", "strategies", "goals", "report", "verdicts", "predicting"],
-    6: ["compression", "compressed", "weighing", "analysis", "analyzed", "depth_curve", "span_table", "searching"],
+    6: ["compression", "compressed", "shrinking", "analysis", "analyzed", "depth_curve", "span_table", "searching"],
     7: ["studies"],
     8: ["commands", "estimators"],
     9: ["", "__main__"],  # the face: shoal/__init__.py
@@ -49,13 +49,13 @@ BESIDE = {
     ("costing", "net"): "the latency of a spec is predicted from its empty net",
     ("matching", "building"): "a spec that is looked for is completed as one that is built",
     ("training", "building"): "a spec is trained by building its net first",
-    ("compression", "weighing"): "the driver weighs what is proposed",
+    ("compression", "shrinking"): "the driver takes one step after another",
     ("analysis", "analyzed"): "an analysis gives what was analyzed",
     ("analysis", "depth_curve"): "an analysis leaves out span after span",
     ("analysis", "span_table"): "an analysis has a table of its spans",
     ("analyzed", "depth_curve"): "what was analyzed has its curve",
     ("compression", "compressed"): "the driver gives a Compression",
-    ("compressed", "weighing"): "a Compression keeps what was weighed",
+    ("compressed", "shrinking"): "a Compression keeps what was weighed and taken",
     ("testing", "intervening"): "the battery stands beside floor 4 and does what every intervention does",
     ("testing", "building"): "the battery stands beside floor 4 and builds nets",
     ("testing", "recipe"): "the battery stands beside floor 4 and replays edits",

@@ -111,8 +111,56 @@ def test_what_comes_before_the_change_is_not_computed(make: Any, example: Any) -
         tape = runs.record(example)
         for index, span in enumerate(spans):
             runs_of.clear()
-            runs.resume(tape, {Visit(span.path, span.visit): lambda step: step.main})
+            runs.resume(tape, {Visit(span.path, span.visit): lambda step: step.main.clone()})
             assert runs_of == [later.path for later in spans[index + 1 :]]
+
+
+@pytest.mark.parametrize(("make", "example"), CASES)
+def test_a_changed_run_that_is_kept_is_gone_on_from(make: Any, example: Any) -> None:
+    """Whichever of two changes comes first, and wherever it is."""
+    module = make().eval()
+    spans = anatomy(module, example).visits
+    changes = {span.at: lambda step: step.give(0.5 * step.run(step.main)) for span in spans}
+    with Resumable(module, {span.path for span in spans}) as runs:
+        tape = runs.record(example)
+        for first in changes:
+            kept = runs.branch(tape, {first: changes[first]})
+            assert torch.equal(tensor_of(kept.output), tensor_of(runs.resume(tape, {first: changes[first]})))
+            for second in changes.keys() - {first}:
+                both = runs.resume(tape, {visit: changes[visit] for visit in (first, second)})
+                assert torch.equal(tensor_of(runs.resume(kept, {second: changes[second]})), tensor_of(both))
+                more = runs.branch(kept, {second: changes[second]})
+                assert torch.equal(tensor_of(more.output), tensor_of(both))
+        assert torch.equal(tensor_of(runs.resume(tape, {})), whole(module, example))
+
+
+def test_a_skip_that_hands_on_what_is_kept_does_not_let_it_be_written_to() -> None:
+    """Without the second map, the ReLU behind it writes to what the first gave."""
+    module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.ReLU(inplace=True), nn.Linear(4, 3)).eval()
+    x, skip, same = torch.randn(8, 4), lambda step: step.main, lambda step: step.run(step.main)
+    wanted = whole(module, x)
+    with torch.no_grad():
+        without = module[3](module[0](x).relu())
+    for kept in (False, True):
+        with Resumable(module, ["0", "1"]) as runs:
+            tape = runs.record(x)
+            for _ in range(2):
+                found = runs.branch(tape, {Visit("1"): skip}).output if kept else runs.resume(tape, {Visit("1"): skip})
+                assert torch.equal(found, without)
+                assert torch.equal(runs.resume(tape, {Visit("1"): same}), wanted)
+            gone = runs.branch(tape, {Visit("1"): skip})
+            assert torch.equal(runs.resume(gone, {}), without)
+            assert torch.equal(runs.resume(gone, {Visit("0"): same}), without)
+
+
+def test_a_run_that_was_left_is_not_kept() -> None:
+    module = net().eval()
+
+    def leave(step: Step) -> Any:
+        raise Left(torch.ones(1))
+
+    with Resumable(module, ["stages.0.layers.0"]) as runs, pytest.raises(BadModel, match="leaves the run"):
+        runs.branch(runs.record(torch.randn(2, 5)), {Visit("stages.0.layers.0"): leave})
 
 
 def test_a_skipped_layer_is_a_dropped_layer() -> None:

@@ -80,11 +80,12 @@ def _ends(one: Call) -> tuple[int, int]:
 def _span(recorder: Recorder, part: nn.Module, one: Call, number: int) -> Span:
     given, made = _ends(one)
     sums = _sums(recorder, given, made)
-    stream = None if sums else _stream(recorder, made)
+    stream, scaled = (None, False) if sums else _stream(recorder, made)
     params = sum(p.numel() for p in part.parameters())
     shape = recorder.nodes[made].shape
     axis = 1 if len(shape) > 2 and any(isinstance(each, CHANNELS_FIRST) for each in part.modules()) else -1
-    return Span(one.path, stream is not None, sums > 0, sums, params, shape, number, stream == given, axis, one.form)
+    direct = stream == given and not scaled
+    return Span(one.path, stream is not None, sums > 0, sums, params, shape, number, direct, axis, one.form)
 
 
 def _sums(recorder: Recorder, given: int, made: int) -> int:
@@ -138,8 +139,9 @@ def _why_no_edit(calls: list[Call], shared: set[str]) -> str:
     return calls[0].odd
 
 
-def _stream(recorder: Recorder, made: int) -> int | None:
-    """The stream that an output is first added to, where it only ever reaches sums with a tensor it was made from."""
+def _stream(recorder: Recorder, made: int) -> tuple[int | None, bool]:
+    """The stream that an output is first added to, where it only ever reaches sums with a tensor it was made from; and
+    whether a learned scale stands between."""
     sources, shape = recorder.sources(made), recorder.nodes[made].shape
     stream: int | None = None
     front, seen = [made], {made}
@@ -154,18 +156,19 @@ def _stream(recorder: Recorder, made: int) -> int | None:
                 seen.add(reader)  # dropout, a scale, be it learned: still the branch alone
                 front.append(reader)
             else:
-                return None
-    return stream
+                return None, False
+    return stream, any(recorder.nodes[node].scaled for node in seen - {made})
 
 
 def _on_stream(recorder: Recorder, node: int, sources: set[int]) -> bool:
-    """Whether the other side of a sum is a stream that the branch was made from, or a running sum over it."""
+    """Whether the other side of a sum is a stream that the branch was made from, or a running sum over it, scaled or
+    not."""
     front, seen = [node], {node}
     while front:
         here = front.pop()
         if here in sources:
             return True
-        if recorder.nodes[here].op in ADDITIONS:
+        if recorder.nodes[here].op in ADDITIONS or recorder.nodes[here].scaled:
             new = [maker for maker in recorder.nodes[here].makers if maker not in seen]
             seen.update(new)
             front += new

@@ -86,7 +86,7 @@ class Recorder(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        name = _name(func)
+        name = name_of(func)
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
         if not made or name == "__get__":
@@ -125,8 +125,8 @@ class Recorder(TorchFunctionMode):
         return found
 
 
-def _name(func: Any) -> str:
-    """The name of a torch function: ``add``, ``__iadd__``; of an operator in an exported graph, without its overload."""
+def name_of(func: Any) -> str:
+    """The name of a torch function: ``add``, ``__iadd__``; of an exported graph's operator, without its overload."""
     if isinstance(func, OpOverload):
         return str(func.overloadpacket.__name__)
     return (resolve_name(func) or getattr(func, "__name__", "")).rpartition(".")[2]

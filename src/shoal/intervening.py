@@ -25,7 +25,7 @@ from shoal.core.spans import Change, Span, Visit
 from shoal.evidence import Evidence, Floor, Keep, floor, mean
 from shoal.tasks.fidelity import Fidelity
 
-CACHED = 16 << 20  # bytes that are kept of a batch: beyond the caches, rows get dearer
+CACHED = 12 << 20  # bytes that are kept of a batch: beyond the caches, rows get dearer
 LARGEST = 512  # rows of a batch
 LEARNED = 256  # rows on which interventions learn
 LOOK = 256  # rows after which it is first asked whether more of them are of use; then after twice as many, and so on

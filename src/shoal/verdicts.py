@@ -154,14 +154,14 @@ def _alone(
     if without.word != "pass" and bent <= STRAIGHT:
         return SpanVerdict(span, "linear", f"half-way between two rows it is {bent:.1e} of the squares off the mean")
     if without.word == "inconclusive":
-        return SpanVerdict(span, "needed", f"not certain; skipped: {without}{_more(without)}")
+        return SpanVerdict(span, "needed", f"not certain; skipped: {without}{_more(without, keep)}")
     return SpanVerdict(span, "skippable" if without.word == "pass" else "needed", f"skipped: {without}")
 
 
-def _more(test: Floor) -> str:
+def _more(test: Floor, keep: Keep) -> str:
     """How many rows would tell: an interval gets narrower with their root. Nothing where it lies on the floor."""
-    found, points = test.difference, test.keep.points
-    room = found.value + points if points is not None else (test.keep.relative or 0.0) - found.value
+    found, points = test.difference, keep.points
+    room = found.value + points if points is not None else (keep.relative or 0.0) - found.value
     up, down = found.high - found.value, found.value - found.low
     half = down if (room > 0) == (points is not None) else up
     if room == 0:

@@ -48,6 +48,18 @@ class Tape:
         self.given.append(given)
         self.versions.append(_versions(given))
 
+    def until(self, position: int, changes: Mapping[Visit, Change]) -> Tape:
+        """What came before a position, for a run with these changes beside."""
+        return Tape(
+            self.example,
+            {**self.changes, **changes},
+            None,
+            {visit: at for visit, at in self.visits.items() if at < position},
+            self.given[:position],
+            self.versions[:position],
+            {at: left for at, left in self.marked.items() if at < position},
+        )
+
     @property
     def nbytes(self) -> int:
         """Bytes of all that is kept."""
@@ -110,7 +122,7 @@ class Resumable:
             self._count[path] = visit.number + 1
             position = self._tape.visits.get(visit, -1)
             if 0 <= position < self._from:
-                return self._replayed(visit, position, args, kwargs)
+                return self._replayed(position, args, kwargs)
             if self._new is None:
                 return self._computed(visit, position, forward, args, kwargs)
             before = _versions((args, kwargs))
@@ -133,13 +145,10 @@ class Resumable:
             return forward(*args, **kwargs)
         return change(Step(visit.path, args, kwargs, self._tape.given[position], self._forwards))
 
-    def _replayed(self, visit: Visit, position: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        marked = self._tape.marked.get(position)
-        for tensor, left in zip(tensors((args, kwargs)), marked or (), strict=False):
+    def _replayed(self, position: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        for tensor, left in zip(tensors((args, kwargs)), self._tape.marked.get(position, ()), strict=False):
             tensor.copy_(left)
         kept = self._tape.given[position]
-        if self._new is not None:
-            self._new.keep(visit, kept, marked)
         return _copied(kept) if position in self._written else kept
 
     def record(self, example: Any, seen: Seen | None = None) -> Tape:
@@ -181,7 +190,7 @@ class Resumable:
 
     def _recorded(self, tape: Tape, changes: Mapping[Visit, Change]) -> Tape:
         """A new tape: of a run that goes on from this one, which is empty where there was none before."""
-        self._new = new = Tape(tape.example, {**tape.changes, **changes})
+        self._new = new = tape.until(_start(tape, changes), changes)
         try:
             new.output = self._run(tape, changes)
         finally:
@@ -205,10 +214,7 @@ class Resumable:
         tape.given, tape.versions, tape.marked, tape.output = fresh.given, fresh.versions, fresh.marked, fresh.output
 
     def _run(self, tape: Tape, changes: Mapping[Visit, Change]) -> Any:
-        unknown = [visit for visit in changes if visit not in tape.visits]
-        if unknown:
-            raise BadModel(f"{unknown[0].path}, visit {unknown[0].number}: no run comes there; choose a span's visit")
-        self._from = min((tape.visits[visit] for visit in changes), default=len(tape.given))
+        self._from = _start(tape, changes)
         self._tape, self._changes, self._count = tape, {**tape.changes, **changes}, {}
         args, kwargs = arguments(tape.example)
         try:
@@ -217,6 +223,14 @@ class Resumable:
             return left.answer
         except Exception as error:  # whatever a stranger's forward raises, the user must read it
             raise failed(self.module, error) from error
+
+
+def _start(tape: Tape, changes: Mapping[Visit, Change]) -> int:
+    """The first position that is changed; behind the last where none is."""
+    unknown = [visit for visit in changes if visit not in tape.visits]
+    if unknown:
+        raise BadModel(f"{unknown[0].path}, visit {unknown[0].number}: no run comes there; choose a span's visit")
+    return min((tape.visits[visit] for visit in changes), default=len(tape.given))
 
 
 def _copied(tree: Any) -> Any:

@@ -77,9 +77,9 @@ class Left(Exception):
 class Span:
     """One editable module. ``branch``: somebody else adds it to a stream; ``skip``: it carries a skip of its own.
 
-    ``visit``: which of its visits this is; ``direct``: a branch whose input is the very stream that it is added to;
-    ``axis``: where its channels are, 1 where it convolves channels first, else -1; ``form``: how it is called, the
-    number of arguments by position and the names of the others.
+    ``visit``: which of its visits this is; ``direct``: a branch whose input is the very stream that it is added to, no
+    learned scale between; ``axis``: where its channels are, 1 where it convolves channels first, else -1; ``form``: how
+    it is called, the number of arguments by position and the names of the others.
     """
 
     path: str

@@ -18,10 +18,27 @@ _LAYER = re.compile(r"stages\.(\d+)\.layers\.(\d+)")
 
 
 class PassThrough(nn.Module):
-    """Stands where a stream span was: gives its input on, whatever else it is called with (masks)."""
+    """Stands where a stream span was: gives its input on, whatever else it is called with (masks).
+
+    ``like`` is what stood there: torch's stacks of transformer layers ask the first for its attention's order of axes.
+    """
+
+    def __init__(self, like: nn.Module | None = None) -> None:
+        super().__init__()
+        attention = getattr(like, "self_attn", None)
+        if isinstance(attention, nn.MultiheadAttention):
+            self.self_attn = _Order(attention.batch_first)
 
     def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
         return x
+
+
+class _Order(nn.Module):
+    """What is left of an attention: whether rows come first."""
+
+    def __init__(self, batch_first: bool) -> None:
+        super().__init__()
+        self.batch_first = batch_first
 
 
 class Zero(nn.Module):

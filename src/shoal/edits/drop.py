@@ -41,8 +41,11 @@ class Drop(Edit):
         return with_layers(spec, weights, index, rest, wiring, _moved(stage, wiring, layer))
 
     def apply(self, module: nn.Module) -> nn.Module:
-        submodule(module, self.path)
-        module.set_submodule(self.path, Zero() if self.branch else PassThrough())
+        gone = submodule(module, self.path)
+        module.set_submodule(self.path, Zero() if self.branch else PassThrough(like=gone))
+        stack = module.get_submodule(".".join(self.path.split(".")[:-2]))
+        if isinstance(stack, nn.TransformerEncoder):
+            stack.use_nested_tensor = False  # that way reads the weights of the first layer
         return module
 
 

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_map_only
 
 from shoal.core.errors import Refused
 from shoal.core.example import tensors
-from shoal.measures._visits import name_of
+from shoal.dataflow import name_of
 
 MATRICES = {"linear", "conv1d", "conv2d", "conv3d"}
 PRODUCTS = {"matmul", "__matmul__"}

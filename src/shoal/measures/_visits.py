@@ -8,7 +8,6 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import resolve_name
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
 from shoal.core.example import arguments, tensors
@@ -52,11 +51,6 @@ def _instead(out: Any, found: Tensor) -> Any:
     leaves, shape = tree_flatten(out)
     at = next(i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor))
     return tree_unflatten([*leaves[:at], found, *leaves[at + 1 :]], shape)
-
-
-def name_of(func: Any) -> str:
-    """The name of a torch function: ``relu``, ``__iadd__``."""
-    return (resolve_name(func) or getattr(func, "__name__", "")).rpartition(".")[2]
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from shoal.core.example import tensors
 from shoal.core.resuming import Tape
 from shoal.core.scene import Batch, Scene
 from shoal.core.spans import Visit
-from shoal.measures._visits import hooked, name_of
+from shoal.dataflow import name_of
+from shoal.measures._visits import hooked
 
 ADDITIONS = {"add", "add_", "__add__", "__radd__", "__iadd__"}
 

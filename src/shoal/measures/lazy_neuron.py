@@ -27,9 +27,10 @@ from shoal.core.errors import BadSetting
 from shoal.core.example import arguments, unmarked
 from shoal.core.scene import Batch, Scene, rows_of
 from shoal.core.spans import Visit
+from shoal.dataflow import name_of
 from shoal.measures._tables import table
 from shoal.measures._units import Units
-from shoal.measures._visits import hooked, name_of
+from shoal.measures._visits import hooked
 
 NAMED = ("relu", "gelu", "silu", "swish", "mish")  # in the class of a module without weights
 ACTIVATIONS = {"relu", "relu_", "relu6", "threshold", "gelu", "silu", "mish", "hardswish", "elu", "leaky_relu"}

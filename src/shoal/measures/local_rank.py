@@ -7,7 +7,7 @@ h is the stream behind the span, x the module's input, or what its first embeddi
 `largest` the mean of s_1. Of a stream of more numbers than `directions`, so many random directions at right angles are
 looked at: the rank is then at most that.
 
-Cost     1 run and L * directions backward runs of `rows` examples
+Cost     1 run and L * directions backward runs of `rows` examples; several directions at once, each on rows of its own
 Exact when the stream has no more numbers than `directions`
 Papers   learning-to-compress-local-rank-and
 """
@@ -20,14 +20,18 @@ import pandas as pd
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
 
 from shoal.core.base import Measure
 from shoal.core.errors import BadSetting, Refused
 from shoal.core.example import unmarked
 from shoal.core.scene import Batch, Scene
+from shoal.dataflow import name_of
 from shoal.measures._tables import entropy_rank, table
-from shoal.measures._visits import name_of, requiring, traced
+from shoal.measures._visits import requiring, traced
 from shoal.measures._watching import watched
+
+COPIES = 8  # of the rows in a run: so many directions at once
 
 
 class LocalRank(Measure):
@@ -64,10 +68,10 @@ class LocalRank(Measure):
 
     def _values(self, scene: Scene, batch: Batch) -> list[Tensor]:
         """(rows, n) singular values a span, largest first. A whole batch is one row."""
-        examples = 1 if batch.whole else batch.rows
+        examples, copies = (1, 1) if batch.whole else (batch.rows, min(self.directions, COPIES))
         generator = torch.Generator().manual_seed(scene.seed)
         with unmarked(scene.module), requiring(scene.module, True):
-            args, kwargs, leaf = traced(batch.example)
+            args, kwargs, leaf = traced(_repeated(batch, copies))
             with _Embedded() as embedded:
                 _, found = watched(scene, lambda: scene.module(*args, **kwargs))
             x = embedded.first if leaf is None else leaf
@@ -76,20 +80,36 @@ class LocalRank(Measure):
                     "measure local_rank: the input holds no floating-point numbers, and no embedding reads it; "
                     "give the module an input of numbers"
                 )
-            streams = [found[span.at].behind.reshape(examples, -1) for span in scene.spans]
-            return [torch.linalg.svdvals(self._jacobian(h, x, generator)) for h in streams]
+            streams = [found[span.at].behind.reshape(copies, examples, -1) for span in scene.spans]
+            return [
+                torch.linalg.svdvals(self._jacobian(h, x, self._directions(h.shape[2], generator))) for h in streams
+            ]
 
-    def _jacobian(self, h: Tensor, x: Tensor, generator: torch.Generator) -> Tensor:
-        """(rows, directions, inputs): rows do not read each other, so one backward run serves them all."""
-        size = h.shape[1]
-        seen = torch.eye(size, dtype=torch.float64)
-        if size > self.directions:
-            seen = torch.linalg.qr(torch.randn(size, self.directions, generator=generator, dtype=torch.float64)).Q.T
+    def _directions(self, size: int, generator: torch.Generator) -> Tensor:
+        """(directions, size) of a stream: every number, or some at random and at right angles."""
+        if size <= self.directions:
+            return torch.eye(size, dtype=torch.float64)
+        return torch.linalg.qr(torch.randn(size, self.directions, generator=generator, dtype=torch.float64)).Q.T
+
+    def _jacobian(self, h: Tensor, x: Tensor, directions: Tensor) -> Tensor:
+        """(rows, directions, inputs): rows do not read each other, so one backward run serves them all, and each copy
+        of them has a direction of its own."""
         lines = []
-        for direction in seen.to(h):
-            found = torch.autograd.grad(h, x, direction.expand_as(h), retain_graph=True, allow_unused=True)[0]
-            lines.append(torch.zeros_like(x) if found is None else found)
-        return torch.stack([line.reshape(len(h), -1) for line in lines], dim=1).double()
+        for some in directions.to(h).split(len(h)):
+            along = torch.zeros_like(h)
+            along[: len(some)] = some.unsqueeze(1)
+            found = torch.autograd.grad(h, x, along, retain_graph=True, allow_unused=True)[0]
+            line = torch.zeros_like(x) if found is None else found
+            lines.append(line.reshape(*h.shape[:2], -1)[: len(some)])
+        return torch.cat(lines).transpose(0, 1).double()
+
+
+def _repeated(batch: Batch, copies: int) -> Any:
+    """The example with all its rows so many times, one copy behind the other."""
+    rows = batch.rows
+    return tree_map_only(
+        Tensor, lambda t: torch.cat([t] * copies) if t.dim() and t.shape[0] == rows else t, batch.example
+    )
 
 
 class _Embedded(TorchFunctionMode):

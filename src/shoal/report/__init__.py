@@ -6,7 +6,7 @@ charts.py    the geometry of the page's charts
 tables.py    tables for the terminal
 page.py      the page; its form is template.html.jinja, its style style.css
 
-analysed.py, band.py, maps.py, analysis_page.py    the same for an analysis; its form is analysis.html.jinja
+analysed.py, band.py, held.py, maps.py, analysis_page.py    the same for an analysis; its form is analysis.html.jinja
 """
 
 from shoal.report.analysis_page import analysis_page

@@ -29,6 +29,8 @@ TERMS = {
     "difference over that of the own answer.",
     "effective depth": "The fewest spans that were shown to keep the quality above the floor, found by leaving out one "
     "after another what harms least. In brackets: from the fewest for which no loss below the floor was shown, to it.",
+    "predicted": "How much the loss should grow where several spans go: the sum of what each did alone, on all rows. "
+    "It is held against what came: of neighbours on the first rows, of the curve on as many as its table says.",
     "interval": "In brackets: the range that holds the true number, at 95%, over examples; differences are paired by "
     "example. The two ends of a floor's difference are one-sided bounds, each at 95%.",
     "floor": "What may be lost. pass: shown to be kept; fail: shown to be lost; inconclusive: more rows would tell.",

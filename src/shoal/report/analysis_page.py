@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from shoal.report import held
 from shoal.report.analysed import TERMS, WORDS, changed, checked, depth_of, gain, headline, place, place_of, score_name
 from shoal.report.band import Band, Point, band
 from shoal.report.format import bare_ms, count, evidence
@@ -22,6 +23,7 @@ OPTIONAL: Report = {
     "data": "",
     "measures": {},
     "maps": {},
+    "held": {},
     "unfinished": [],
     "seconds": None,
     "floor": None,
@@ -67,6 +69,8 @@ def analysis_page(report: Report) -> str:
         "column": _column(report),
         "curve": _curve(report),
         "steps": _steps(report),
+        "held": held.said(report),
+        "dots": held.dots(report),
         "heat": heat(report),
         "shades": [shade(step / LEVELS) for step in range(LEVELS + 1)],
         "squares": [one for one in maps if one is not None],

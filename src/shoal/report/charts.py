@@ -5,7 +5,7 @@ Percent and not pixels, so that text keeps its size on a phone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, log10
 from typing import Any
@@ -58,6 +58,27 @@ class Line:
         return " ".join(f"{x:.2f},{y:.2f}" for x, y in self.points)
 
 
+@dataclass(frozen=True)
+class Dot:
+    """A network by two of its measures; `role` is before, after or control."""
+
+    name: str
+    text: str
+    role: str
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class Front:
+    """Networks between two axes, in percent (y from the top), and the ticks of both."""
+
+    title: str
+    dots: tuple[Dot, ...]
+    across: tuple[Tick, ...]
+    up: tuple[Tick, ...]
+
+
 def whiskers(rows: Sequence[tuple[str, str, Mapping[str, Any], str]]) -> Whiskers:
     """Rows of (name, role, Evidence as JSON, note) on a common scale that holds every interval."""
     unit = rows[0][2].get("unit", "")
@@ -95,6 +116,33 @@ def line(title: str, values: Sequence[tuple[float, float]], unit: str) -> Line |
         tuple(Tick(x(epoch), f"{epoch:g}") for epoch in epochs),
         tuple(Tick(y(step), amount(step, unit)) for step in steps),
         amount(values[-1][1], unit),
+    )
+
+
+def front(
+    title: str,
+    rows: Sequence[tuple[str, str, float, float]],
+    shown: Callable[[float], str],
+    unit: str,
+) -> Front | None:
+    """Networks as (name, role, x, y), x as `shown` and y in a unit; None where there are fewer than two."""
+    if len(rows) < 2:
+        return None
+    xs, ys = [x for _, _, x, _ in rows], [y for _, _, _, y in rows]
+    across, up = (round_steps(min(values), max(values)) for values in (xs, ys))
+
+    def at(value: float, steps: Sequence[float]) -> float:
+        return round(100 * (value - steps[0]) / (steps[-1] - steps[0]), 2)
+
+    dots = tuple(
+        Dot(name, f"{name}: {shown(x)}, {amount(y, unit)}", role, at(x, across), round(100 - at(y, up), 2))
+        for name, role, x, y in rows
+    )
+    return Front(
+        title,
+        dots,
+        tuple(Tick(at(step, across), shown(step)) for step in across),
+        tuple(Tick(round(100 - at(step, up), 2), amount(step, unit)) for step in up),
     )
 
 

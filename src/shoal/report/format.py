@@ -67,7 +67,7 @@ def metric(name: str, value: float) -> str:
     """A measured figure, by the name of what was measured."""
     if name == "latency":
         return milliseconds(value)
-    return size(value) if name == "bytes" else count(value)
+    return size(value) if name in ("bytes", "memory") else count(value)
 
 
 def _whole(number: float, digits: int) -> str:

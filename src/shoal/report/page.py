@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from shoal.report import format
-from shoal.report.charts import Line, Whiskers, line, whiskers
+from shoal.report.charts import Front, Line, Whiskers, front, line, whiskers
 from shoal.report.reading import GLOSSARY, Report, figures, gain, headline, history, kind_of, present, quality_of, tone
 
 
@@ -28,6 +28,7 @@ def page(report: Report) -> str:
         "quality": _quality(report, compression),
         "quality_n": quality_of(report["after" if compression else "test"])["n"],
         "curves": _curves(report, rows),
+        "front": _front(report) if compression else None,
         "glossary": _glossary(report),
         "against": {"better": "better than", "worse": "worse than", "equivalent": "equivalent to"},
         "steps": [{**edit, "gain": gain(edit)} for edit in report.get("edits") or []],
@@ -70,6 +71,22 @@ def _quality(report: Report, compression: bool) -> Whiskers:
             rows.append(("valid (chosen on)", "before", quality_of(report["valid"]), ""))
         rivals = report.get("baselines") or []
     return whiskers([*rows, *((each["name"], "control", quality_of(each), "") for each in rivals)])
+
+
+def _front(report: Report) -> Front | None:
+    """Every network that was healed, by the first goal's metric and the quality on the validation part."""
+    seen, goals = report.get("front") or [], report.get("goals") or []
+    if not goals:
+        return None
+    name = goals[0]["metric"]
+    roles = {"original": "before", "final": "after"}
+    rows = [
+        (one["name"], roles.get(one["stage"], "control"), one["values"][name], one["quality"]["value"])
+        for one in seen
+        if one.get("quality") and name in one["values"]
+    ]
+    title = f"{report['metric']['name']} on the validation part against {name}"
+    return front(title, rows, lambda value: format.metric(name, value), report["metric"]["unit"])
 
 
 def _curves(report: Report, rows: list[Report]) -> list[Line]:

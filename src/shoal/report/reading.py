@@ -21,6 +21,7 @@ GLOSSARY = {
     "pass": "The quality floor holds: the test part shows, at 95%, that no more was lost than the floor allows.",
     "fail": "The test part shows, at 95%, that more was lost than the floor allows.",
     "inconclusive": "Neither could be shown with so few test examples. More of them would decide it.",
+    "not promised": "No floor was asked for: the difference is told, and held against nothing.",
     "better": "The difference lies above zero with its whole interval.",
     "equivalent": "The whole interval of the difference is smaller than the margin that matters.",
     "worse": "The difference lies below zero with its whole interval.",
@@ -30,6 +31,9 @@ GLOSSARY = {
     "ends of a floor's difference are one-sided bounds, each at 95%.",
     "control": "A rival that had the same chances: the same final shape trained from scratch, or random edits of the "
     "same budget. A compression that is no better than they are has shown nothing.",
+    "memory": "Bytes of activations alive at once, at most, while it answers; weights are not in it.",
+    "plan": "A set of edits that was carried out and measured. Harms of single edits do not add up, so several were "
+    "made; the likeliest had the same short healing, and the best of them was healed.",
     "depth": "Layers with weights on the longest way from input to output: what must be computed one after another.",
     "MACs": "Multiply-adds for one batch of the example, counted as they are executed.",
 }
@@ -80,14 +84,17 @@ def headline(report: Report) -> str:
     )
     unit = report["metric"]["unit"]
     values = [amount(each["quality"]["value"], each["quality"].get("unit", unit)) for each in (before, after)]
+    promise = "nothing promised"
+    if report["keep"] != "none":
+        promise = f"floor {report['keep']}: {report['floor']['word']}"
     return (
         f"{depth}: {evidence(report['ratio'])} the latency, {report['metric']['name']} {values[0]} → {values[1]}, "
-        f"floor {report['keep']}: {report['floor']['word']}"
+        f"{promise}"
     )
 
 
 def figures(report: Report) -> list[Figure]:
-    """Latency, parameters, multiply-adds, bytes and depth, before and after."""
+    """Latency, parameters, multiply-adds, bytes, depth and memory, before and after."""
     before, after = report["before"], report["after"]
     ratio = report["ratio"]
     old, new = before["latency_ms"], after["latency_ms"]
@@ -99,6 +106,7 @@ def figures(report: Report) -> list[Figure]:
         ("macs", "MACs", count),
         ("bytes", "bytes", size),
         ("depth", "depth", count),
+        ("memory", "memory", size),
     ):
         if before.get(key) is not None and after.get(key) is not None:
             share = after[key] / before[key] if before[key] else None
@@ -123,7 +131,11 @@ def gain(edit: Report) -> str:
     for key, value in edit.items():
         if key.startswith("gain_") and value is not None:
             name = key.removeprefix("gain_")
-            return milliseconds(value) if name == "ms" else f"{size(value) if name == 'bytes' else count(value)} {name}"
+            return (
+                milliseconds(value)
+                if name == "ms"
+                else f"{size(value) if name in ('bytes', 'memory') else count(value)} {name}"
+            )
     return ""
 
 
