@@ -327,7 +327,13 @@ class Proposal:
 
 
 class Compressor(Method, ABC):
-    """Proposes what to edit next; it does not judge: harm and gain are measured. ``cls(*, ...)``."""
+    """Proposes what to edit next; it does not judge: harm and gain are measured. ``cls(*, ...)``.
+
+    ``objective``: what heals its edits where that is not answering as the original does: a file's name in
+    training/objectives, whose class is made as ``cls(task, teacher)``.
+    """
+
+    objective: ClassVar[str | None] = None
 
     @abstractmethod
     def propose(self, scene: Scene) -> Iterator[Proposal]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from shoal.core.base import Linear, Norm
 from shoal.core.errors import Refused
@@ -24,7 +25,30 @@ def why_not(norm: nn.Module, readers: Sequence[nn.Module]) -> str:
             return "a norm's shift needs a matrix with a bias to go into"
         if linear.groups > 1:
             return "a norm does not go into a grouped matrix: each group reads only some of its channels"
+        if not holds(linear, _columns_scaled(linear, norm.affine()[0])):
+            return f"{type(linear).__name__} with its columns scaled is no longer of that structure"
     return "" if readers else "nothing is said to read the norm"
+
+
+def why_not_back(norm: nn.Module, linear: nn.Module) -> str:
+    """Why the affine of a norm cannot go into the matrix that it follows; empty where it can."""
+    assert isinstance(norm, Norm)
+    assert isinstance(linear, Linear)
+    fits = holds(linear, linear.matrix().detach() * norm.affine()[0][:, None])
+    return "" if fits else f"{type(linear).__name__} with its rows scaled is no longer of that structure"
+
+
+def holds(linear: Linear, matrix: Tensor) -> bool:
+    """Whether a matrix of that structure can be this one, to rounding; some stay what they are when scaled, and some
+    (a tensor train) do not."""
+    trial = copy.deepcopy(linear)
+    trial.fit(matrix)
+    gap = (trial.matrix().detach() - matrix).abs().max()
+    return bool(gap <= 10 * torch.finfo(matrix.dtype).eps ** 0.75 * matrix.abs().max())
+
+
+def _columns_scaled(linear: Linear, scale: Tensor) -> Tensor:
+    return linear.matrix().detach() * scale.repeat_interleave(linear.columns // linear.inputs)
 
 
 def absorb(norm: nn.Module, readers: Sequence[nn.Module]) -> None:
@@ -39,12 +63,12 @@ def absorb(norm: nn.Module, readers: Sequence[nn.Module]) -> None:
     scale, shift = norm.affine()
     for linear in readers:
         assert isinstance(linear, Linear)
-        matrix = linear.matrix().detach()
+        matrix, scaled = linear.matrix().detach(), _columns_scaled(linear, scale)
         places = linear.columns // linear.inputs
         if linear.bias is not None:
             with torch.no_grad():
                 linear.bias.add_(matrix @ shift.repeat_interleave(places))
-        linear.fit(matrix * scale.repeat_interleave(places))
+        linear.fit(scaled)
     norm.neutral()
 
 

@@ -11,7 +11,7 @@ from shoal.core.folding import FoldsItself
 from shoal.core.makers import offers
 from shoal.core.part import Part
 from shoal.core.spec import LayerSpec, Spec
-from shoal.edits._absorb import absorb, absorb_back, why_not
+from shoal.edits._absorb import absorb, absorb_back, why_not, why_not_back
 from shoal.edits._surgery import with_stage
 from shoal.kinds import BLOCKS, HEADS, JOINS, NORMS, STEMS, WIRINGS
 from shoal.net import Layer
@@ -29,6 +29,8 @@ def folded_layer(spec: LayerSpec, layer: Layer, ends: tuple[int, int]) -> tuple[
     if layer.norm is not None:
         ahead.append((layer.norm, [layer.block.get_submodule(name) for name in cls.inlets]))
     if not (into or ahead) or any(why_not(norm, ins) for norm, ins in ahead):
+        return None
+    if any(why_not_back(norm, linear) for norm, (_, outs) in into for linear in outs):
         return None
     for norm, ins in ahead:
         absorb(norm, ins)

@@ -69,7 +69,8 @@ _MADE = {  # beside what torch itself marks as pointwise, which makes 1
           _weight_norm_interface""",
     4: """sigmoid log_sigmoid_forward log_sigmoid_backward softplus elu celu selu hardswish logaddexp logaddexp2
           _fused_rms_norm upsample_linear1d quantize_per_tensor quantize_per_channel quantize_per_tensor_dynamic
-          fake_quantize_per_tensor_affine_cachemask fake_quantize_per_channel_affine_cachemask""",
+          fake_quantize_per_tensor_affine_cachemask fake_quantize_per_channel_affine_cachemask
+          _fake_quantize_per_tensor_affine_cachemask_tensor_qparams""",
     5: """silu gelu glu softmax _softmax _safe_softmax _masked_softmax _sparse_softmax log_softmax _log_softmax
           _sparse_log_softmax""",
     6: "mish",

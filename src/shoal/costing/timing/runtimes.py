@@ -20,6 +20,7 @@ from torch import nn
 
 from shoal.core.errors import BadModel, BadSetting
 from shoal.core.example import arguments, failed, tensors
+from shoal.integers import GRIDS, in_integers
 
 Run = Callable[[], None]
 
@@ -76,7 +77,11 @@ def _onnx(module: nn.Module, example: Any, threads: int) -> Run:
         file = Path(folder) / "model.onnx"
         try:
             with _quiet(Warning):
-                torch.onnx.export(module, args, file, kwargs=kwargs, dynamo=True, verbose=False)
+                program = torch.onnx.export(module, args, kwargs=kwargs, dynamo=True, verbose=False)
+            assert program is not None  # it is None only where a file is given
+            program.save(file)
+            if any(node.op_type in GRIDS for node in program.model.graph):
+                file.write_bytes(in_integers(program.model_proto).SerializeToString())
         except Exception as error:
             raise failed(module, error, "does not export to ONNX", "use runtime eager or compile") from error
         options = onnxruntime.SessionOptions()
