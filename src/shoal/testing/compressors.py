@@ -10,6 +10,7 @@ from shoal.core.base import Compressor
 from shoal.core.part import Part
 from shoal.core.scene import Batch, Scene
 from shoal.core.spec import Spec
+from shoal.costing import cost
 from shoal.kinds import TASKS
 from shoal.net import Net
 from shoal.recipe import done
@@ -43,9 +44,28 @@ def proposals_can_be_done(subject: Subject) -> None:
             require(one.into is None or one.into in one.paths, f"into={one.into!r} is none of the paths it takes")
             shrunk = done(module, one)
             require(bool(shrunk.eval()(x).isfinite().all()), f"after {one.edits} the outputs are not finite")
-            left = {span.path for span in anatomy(shrunk, x).spans}
-            require(len(left) < len(paths), f"{one.edits} took nothing away")
+            require(_less(module, shrunk, x), f"{one.edits} took nothing away")
     require(some > 0, "nothing was proposed on either probe")
+
+
+def _less(module: nn.Module, shrunk: nn.Module, x: Tensor) -> bool:
+    """Whether something that is counted fell: spans, weights, multiply-adds, bytes, numbers that are not zero, or
+    numbers that differ."""
+    before, after = _counts(module, x), _counts(shrunk, x)
+    return any(now < then for then, now in zip(before, after, strict=True))
+
+
+def _counts(module: nn.Module, x: Tensor) -> tuple[int, ...]:
+    found = cost(module, x, training=False)
+    weights = [value.detach() for value in module.state_dict().values() if value.is_floating_point()]
+    return (
+        len(anatomy(module, x).spans),
+        found.params,
+        found.macs,
+        found.bytes,
+        sum(int(value.count_nonzero()) for value in weights),
+        sum(len(value.unique()) for value in weights),
+    )
 
 
 def proposing_changes_nothing(subject: Subject) -> None:

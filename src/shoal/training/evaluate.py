@@ -92,12 +92,13 @@ def judged(outputs: Tensor, targets: Tensor, task: Task) -> Result:
 
 
 def quality_of(scores: Tensor, targets: Tensor, task: Task) -> Evidence:
-    """The task's quality with its interval: Wilson's for shares in percent, t for other means, else the bootstrap."""
+    """The task's quality with its interval: Wilson's for shares of ones, t for other means, else the bootstrap."""
     value = task.quality(scores, targets)
     if not np.isfinite(value):
         raise BadData(f"evaluate: {type(task).metric} of {len(scores)} rows is {value}; give rows whose targets differ")
     if type(task).unit == "%":
-        return proportion(scores.numpy())
+        shares = bool(torch.isin(scores, torch.tensor([0.0, 1.0], dtype=scores.dtype)).all())
+        return proportion(scores.numpy()) if shares else mean(scores.numpy(), unit="%")
     if np.isclose(value, float(scores.mean()), rtol=1e-12):
         return mean(scores.numpy(), unit=f" {type(task).unit}" if type(task).unit else "")
     return _bootstrap(value, scores, targets, task)
