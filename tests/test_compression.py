@@ -14,7 +14,6 @@ from torch import nn
 
 import shoal
 from shoal.anatomy import anatomy
-from shoal.compression import _Plan, _together
 from shoal.core.base import Proposal
 from shoal.core.errors import BadSetting, OutOfReach
 from shoal.core.scene import Scene
@@ -25,11 +24,16 @@ from shoal.goals import Goal, parse_goals
 from shoal.kinds import COMPRESSORS, TASKS
 from shoal.net import Net
 from shoal.recipe import Recipe, edited
+from shoal.shrinking.planning import Plan, together
+from shoal.shrinking.program import Way, choose
+from shoal.shrinking.scale import Scale
+from shoal.shrinking.tracks import Track, order_of, tracked
+from shoal.shrinking.weighing import Weighed, Weigher
 from shoal.training import TrainingRecipe, train
-from shoal.weighing import Scale, Track, Weighed, Weigher, compatible, order_of, tracked
 from strangers import TinyResNet
 
 QUICK = TrainingRecipe(lr=2e-3, batch=64, epochs=1)
+BOTH = ("skip", "flatten")
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +55,7 @@ def trained(digits: Dataset) -> Net:
         ("params<=1e6", (Goal("params", 1e6, False),)),
         (" macs<=30% , bytes<=1.5MB ", (Goal("macs", 0.3, True), Goal("bytes", 1.5e6, False))),
         ("depth<=4,latency<=2ms", (Goal("depth", 4, False), Goal("latency", 2, False))),
+        ("memory<=50%", (Goal("memory", 0.5, True),)),
     ],
 )
 def test_goals_are_read(text: str, goals: tuple[Goal, ...]) -> None:
@@ -97,7 +102,7 @@ def scale(net: nn.Module, digits: Dataset, goals: str = "depth<=50%") -> Scale:
 
 def test_what_a_proposal_gains_is_counted(digits: Dataset, trained: Net) -> None:
     weigher = Weigher(digits.valid.batch(slice(None)), TASKS.make(digits.signature.task), scale(trained, digits))
-    makers = {name: COMPRESSORS.get(name)() for name in COMPRESSORS.names()}
+    makers = {name: COMPRESSORS.get(name)() for name in ("skip", "flatten")}
     proposals = weigher.proposals(trained, makers)
     assert [name for name, _ in proposals].count("skip") == 5
     assert [name for name, _ in proposals].count("flatten") == 4
@@ -137,7 +142,7 @@ def test_paths_are_counted_as_people_count() -> None:
 
 @pytest.fixture(scope="module")
 def compressed(digits: Dataset, trained: Net) -> Any:
-    return shoal.compress(trained, digits, to="depth<=60%,params<=95%", keep="-40pt", recipe=QUICK)
+    return shoal.compress(trained, digits, to="depth<=60%,params<=95%", keep="-40pt", recipe=QUICK, compressors=BOTH)
 
 
 def test_the_goal_is_met_and_measured_on_the_module_that_is_returned(
@@ -176,7 +181,9 @@ def test_the_given_is_untouched(compressed: Any, digits: Dataset, trained: Net) 
 
 
 def test_the_same_seed_gives_the_same_module(compressed: Any, digits: Dataset, trained: Net) -> None:
-    again = shoal.compress(trained, digits, to="depth<=60%,params<=95%", keep="-40pt", recipe=QUICK, controls=False)
+    again = shoal.compress(
+        trained, digits, to="depth<=60%,params<=95%", keep="-40pt", recipe=QUICK, compressors=BOTH, controls=False
+    )
     assert str(again.module.spec) == str(compressed.module.spec)
     assert all(torch.equal(v, again.module.state_dict()[k]) for k, v in compressed.module.state_dict().items())
 
@@ -186,7 +193,7 @@ def test_a_stranger_is_compressed_and_its_recipe_replays(digits: Dataset) -> Non
     images = x.movedim(-1, 1).contiguous()
     net = TinyResNet()
     found = shoal.compress(
-        net, (images, y), to="macs<=75%", keep="-60pt", recipe=QUICK, controls=False, base="f.py:net"
+        net, (images, y), to="macs<=75%", keep="-60pt", recipe=QUICK, compressors=BOTH, controls=False, base="f.py:net"
     )
     assert found.goals_met
     assert not isinstance(found.module, Net)
@@ -200,19 +207,26 @@ def test_nothing_to_take_is_an_error_that_names_places(digits: Dataset) -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
     images, y = digits.train.batch(slice(None))
     with pytest.raises(OutOfReach, match=r"Sequential: nothing was found.*changes the shape") as caught:
-        shoal.compress(net, (images, y), to="depth<=50%", recipe=QUICK)
+        shoal.compress(net, (images, y), to="depth<=50%", recipe=QUICK, compressors=BOTH)
     assert "\n" not in str(caught.value)
 
 
 def test_a_goal_out_of_reach_gives_the_best_so_far(digits: Dataset, trained: Net) -> None:
-    found = shoal.compress(trained, digits, to="params<=1%", keep="-90pt", recipe=QUICK, controls=False)
+    found = shoal.compress(
+        trained, digits, to="params<=1%", keep="-90pt", recipe=QUICK, compressors=BOTH, controls=False
+    )
     assert not found.goals_met
     assert isinstance(found.module, Net)
     assert found.module.spec.stages[0].depth == 1
 
 
 @pytest.mark.parametrize(
-    ("to", "keep", "why"), [("latency<=50%", "+1%", "right answers"), ("depth<=2", "1pt", "keep '1pt'")]
+    ("to", "keep", "why"),
+    [
+        ("latency<=50%", "+1%", "right answers"),
+        ("depth<=2", "1pt", "keep '1pt'"),
+        ("params<=1e9", "-1pt", "meets it already"),
+    ],
 )
 def test_wrong_goals_are_said_before_any_work(digits: Dataset, trained: Net, to: str, keep: str, why: str) -> None:
     with pytest.raises(BadSetting, match=why):
@@ -221,12 +235,14 @@ def test_wrong_goals_are_said_before_any_work(digits: Dataset, trained: Net, to:
 
 def test_proposals_that_touch_are_not_taken_together(digits: Dataset, trained: Net) -> None:
     weigher = Weigher(digits.valid.batch(slice(None)), TASKS.make(digits.signature.task), scale(trained, digits))
-    makers = {name: COMPRESSORS.get(name)() for name in COMPRESSORS.names()}
+    makers = {name: COMPRESSORS.get(name)() for name in ("skip", "flatten")}
     weighed = weigher.weigh(trained, weigher.proposals(trained, makers), weigher.scale.before, {"depth": 4.0})
     for one in weighed:
         for other in weighed:
-            shares = bool(set(one.proposal.paths) & set(other.proposal.paths))
-            assert compatible([one], other) is not shares
+            if one is not other:
+                shares = bool(set(one.proposal.paths) & set(other.proposal.paths))
+                both = choose([one, other], {"depth": one.saves["depth"] + other.saves["depth"]}, Way("both"))
+                assert both.enough is not shares
 
 
 def test_ctrl_c_goes_on_with_what_was_taken(digits: Dataset, trained: Net) -> None:
@@ -234,7 +250,9 @@ def test_ctrl_c_goes_on_with_what_was_taken(digits: Dataset, trained: Net) -> No
         if line.startswith("round 1"):
             raise KeyboardInterrupt
 
-    found = shoal.compress(trained, digits, to="depth<=20%", keep="-90pt", recipe=QUICK, progress=interrupt)
+    found = shoal.compress(
+        trained, digits, to="depth<=20%", keep="-90pt", recipe=QUICK, compressors=BOTH, progress=interrupt
+    )
     assert {step.round for step in found.steps} == {1}
     assert not found.goals_met
     assert found.controls == ()
@@ -257,7 +275,7 @@ def test_what_is_spared_singly_and_not_at_once_is_not_taken_at_once():
         for path in paths
     ]
     tracks = [Track(f"stages.0.layers.{index}", (f"stages.0.layers.{index}",)) for index in range(6)]
-    plan = _together(_Plan(net, [], tracks), chosen, 1, Spares())
+    plan = together(Plan(net, [], tracks), chosen, 1, Spares())
     assert [step.weighed.proposal.paths[0] for step in plan.steps] == ["stages.0.layers.1", "stages.0.layers.0"]
     assert len(plan.module.spec.stages[0].layers) == 4
     assert [track.origins[0][-1] for track in plan.tracks] == ["2", "3", "4", "5"]
@@ -270,4 +288,4 @@ def test_proposals_that_harm_alike_together_are_all_taken():
         Weighed(Proposal((Drop(path=path, branch=True),), (path,)), "skip", harm=0.0, gain=0.1, saves={})
         for path in paths
     ]
-    assert len(_together(_Plan(net, [], []), chosen, 1, Spares()).steps) == 2
+    assert len(together(Plan(net, [], []), chosen, 1, Spares()).steps) == 2

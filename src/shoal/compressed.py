@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -21,9 +21,10 @@ from shoal.goals import Goal
 from shoal.kinds import TASKS
 from shoal.net import Net
 from shoal.recipe import Recipe
+from shoal.shrinking.planning import Taken
+from shoal.shrinking.tracks import Track
 from shoal.training.evaluate import Result
 from shoal.training.train import Run
-from shoal.weighing import Track, Weighed
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +39,7 @@ class Measured:
         """Quality, milliseconds and counts."""
         time = {name: getattr(self.latency, name) for name in ("median", "p10", "p90", "n")}
         counts = {name: getattr(self.cost, name) for name in ("params", "macs", "bytes", "depth")}
+        counts["memory"] = self.cost.activation_bytes.inference
         return {"quality": self.result.quality.to_json(), "latency_ms": time, **counts}
 
 
@@ -60,11 +62,24 @@ class Control:
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
-    """A proposal that was taken, with the harm and gain it was weighed at, and in which round."""
+class Seen:
+    """A network that was seen on the way: ``stage`` is original, planned (nothing healed), short (healed for a while)
+    or final; ``values`` by metric; ``harm`` the growth of the loss on calibration rows that was foreseen and that came
+    before healing; ``quality`` on the valid part, where it was healed."""
 
-    weighed: Weighed
-    round: int
+    name: str
+    stage: str
+    values: Mapping[str, float]
+    edits: int
+    met: bool
+    foreseen: float | None = None
+    harm: float | None = None
+    quality: Evidence | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Its fields."""
+        quality = self.quality.to_json() if self.quality else None
+        return {**asdict(self), "values": dict(self.values), "quality": quality}
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +89,12 @@ class Compression:
     module, recipe, example     what is saved: the module, its base and edits, a batch of prepared inputs
     original                    the module that was given, untouched
     met                         for each goal whether the final measurement met it
-    floor                       pass, fail or inconclusive, on the test part
+    keep, floor                 pass, fail or inconclusive, on the test part; None: nothing was promised
+    front                       every network that was seen on the way, with what it measures and how good it is
+    agreement                   Spearman's correlation of the harm foreseen with what came: `harm` before healing,
+                                `healed` of the harm before with the quality behind a short healing; None: too few
+    notes                       what was said before training: what cannot be reached, or not be shown
+    interrupted                 whether Ctrl-C ended it early
     spans, tracks               the spans of the original, and which of them went into each span of the module
     """
 
@@ -87,18 +107,22 @@ class Compression:
     goals: tuple[Goal, ...]
     limits: tuple[float, ...]
     values: tuple[float, ...]
-    keep: Keep
+    keep: Keep | None
     floor: Floor
     before: Measured
     after: Measured
     folded: Measured | None
     edits: tuple[Part, ...]
-    steps: tuple[Step, ...]
+    steps: tuple[Taken, ...]
     spans: tuple[str, ...]
     tracks: tuple[Track, ...]
     controls: tuple[Control, ...]
     healing: Run
     left: Mapping[str, str]
+    front: tuple[Seen, ...]
+    agreement: Mapping[str, float | None]
+    notes: tuple[str, ...]
+    interrupted: bool
     environment: Mapping[str, Any]
 
     @property
@@ -153,7 +177,7 @@ class Compression:
                 {"text": str(goal), "metric": goal.metric, "bound": limit, "measured": value, "met": met}
                 for goal, limit, value, met in goals
             ],
-            "keep": str(self.keep),
+            "keep": "none" if self.keep is None else str(self.keep),
             "floor": {"word": self.floor.word, "difference": self.floor.difference.to_json()},
             "before": self.before.to_json(),
             "folded": self.folded.to_json() if self.folded else None,
@@ -163,6 +187,9 @@ class Compression:
             "edits": [_step_row(step) for step in self.steps],
             "controls": [control.to_json() for control in self.controls],
             "healing": [{key: row.get(key) for key in ("epoch", "loss", "quality", "seconds")} for row in rows],
+            "front": [one.to_json() for one in self.front],
+            "agreement": dict(self.agreement),
+            "remarks": list(self.notes),
             "refused": [{"place": place, "why": why} for place, why in self.left.items()],
             "environment": {
                 **self.environment,
@@ -174,9 +201,9 @@ class Compression:
         }
 
 
-def _step_row(step: Step) -> dict[str, Any]:
+def _step_row(step: Taken) -> dict[str, Any]:
     proposal = step.weighed.proposal
-    verb = f"{step.weighed.compressor} {', '.join(proposal.paths)}"
+    verb = f"{step.weighed.compressor} {', '.join(proposal.paths) or 'the whole'}"
     gain = {"gain_ms" if name == "latency" else f"gain_{name}": saved for name, saved in step.weighed.saves.items()}
     return {"text": verb, "harm": step.weighed.harm, **gain, "round": step.round}
 

@@ -1,13 +1,13 @@
 """Compress: from a trained module, data and a goal to a shallower one that met it, with the evidence.
 
     1  measure the original
-    2  weigh every proposal, take the cheapest that do not touch each other, until most of what is missing is gained;
-       measure again; repeat until the goals are met or nothing is left to propose
-    3  heal by distillation from the original
-    4  fold what is exact, measure everything again side by side with the original, test the floor on held-out rows
-    5  controls: the same final shape from scratch, and random edits, both with the same healing
+    2  weigh every proposal; make several plans by an integer program, carry each out, measure it
+    3  heal the likeliest for a short while by distillation from the original: rankings flip; go on with the best
+    4  heal it
+    5  fold what is exact, measure everything again side by side with the original, test the floor on held-out rows
+    6  controls: the same final shape from scratch, and random edits, both with the same healing
 
-Longer than the house's 250 lines: search, healing, controls and verdict are one story, read from top to bottom.
+Longer than the house's 250 lines by a few: the story is read from top to bottom; its steps stand in ``shrinking``.
 
 Choosing looks at the valid part only, the verdict at the test part only.
 """
@@ -17,42 +17,49 @@ from __future__ import annotations
 import copy
 import logging
 import math
-import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from shoal.anatomy import anatomy
-from shoal.compressed import Compression, Control, Measured, Step
-from shoal.core.base import Compressor, Edit, Task
-from shoal.core.errors import BadModel, BadSetting, OutOfReach, Refused
+from shoal.compressed import Compression, Control, Measured, Seen
+from shoal.core.base import Compressor, Task
+from shoal.core.errors import BadSetting, OutOfReach
 from shoal.core.part import Part
+from shoal.core.spans import Span
 from shoal.costing import cost, latency
-from shoal.data import Dataset, open_data
-from shoal.edits.fold import Fold
-from shoal.evidence import Keep, compare, floor, parse_keep
+from shoal.data import Dataset
+from shoal.evidence import compare, floor, parse_promise
 from shoal.goals import Goal, parse_goals
 from shoal.kinds import COMPRESSORS, TASKS
 from shoal.net import Net
-from shoal.recipe import Recipe, done, edit_part, edited, replayed
+from shoal.recipe import Recipe, edit_part
+from shoal.shrinking.controls import drawn, fresh
+from shoal.shrinking.folding import flat, folded, folds
+from shoal.shrinking.healing import blocks_for, objective_for, recipe_for, refrozen, settling, shorter
+from shoal.shrinking.planning import Candidate, Plan, Planner, shortlist, told
+from shoal.shrinking.ranking import FIRST, Placed, Ranking, agreement
+from shoal.shrinking.scale import Scale, counts_of
+from shoal.shrinking.stages import Stages, mark, pack, pack_plans, unpack, unpack_plans
+from shoal.shrinking.unlabelled import opened
+from shoal.shrinking.warning import check_answers, check_floor, foreseen, unreached
+from shoal.shrinking.weighing import Weigher
+from shoal.training.engine import Objective
 from shoal.training.evaluate import Result, evaluate
-from shoal.training.objectives.distil import Distil
 from shoal.training.recipe import TrainingRecipe
-from shoal.training.train import train
-from shoal.weighing import Scale, Track, Weighed, Weigher, compatible, order_of, tracked
+from shoal.training.train import Run
 
 log = logging.getLogger("shoal")
-CALIBRATION = 384  # rows of the valid part that proposals are weighed on
+USUAL = ("skip", "flatten", "channels", "low_rank", "linear")  # as far as there are compressors of these names
+CALIBRATION = 256  # rows of the valid part that proposals are weighed on
 SEARCH_SHARE = 0.35  # of the time within which all must be done
-SPARE = 0.85  # of the time left goes to healing and controls; the rest to measuring
-SHARE = 0.35  # of the whole way to the goals is gone in a round: harms do not add up, so the rest is weighed again
-TOGETHER = 2.0  # times the sum of what each costs alone is what proposals may cost when they are taken together
-SLACK = 0.02  # of the loss of a net that says nothing, which they may cost beyond that
-TOLERANCE = 1e-3  # how far folding may move an output in float32, relative to the largest
+RANKED = 4  # plans that are healed for a short while
+TIMED = 3.0  # seconds that the last latency of each contestant is measured for
+ALONE = 0.15  # of the whole healing is its first round, block by block
 Say = Callable[[str], None]
 
 
@@ -61,88 +68,135 @@ def compress(
     data: Any,
     *,
     to: str = "latency<=50%",
-    keep: str = "-1pt",
+    keep: str | None = "-1pt",
     within: float | None = None,
     target: str | None = None,
     seed: int = 0,
     base: str | None = None,
     recipe: TrainingRecipe | None = None,
-    compressors: Sequence[str] = ("skip", "flatten"),
+    compressors: Sequence[str] | None = None,
     controls: bool = True,
     runtime: str = "eager",
     batch: int = 1,
+    checkpoint: Path | str | None = None,
+    resume: bool = False,
     progress: Say | None = None,
 ) -> Compression:
     """Make a trained module shallower until ``to`` is met, heal it, and test whether ``keep`` held.
 
     module       any nn.Module that is trained; it is never changed
-    data         what ``open_data`` takes; for a module that is no Net, inputs are passed on as they are
-    to, keep     the goals and the floor, as ``parse_goals`` and ``parse_keep`` read them
+    data         what ``open_data`` takes; for a module that is no Net, inputs are passed on as they are. Inputs alone
+                 (a tensor, or batches that are no (x, y)): then its own answers are asked for
+    to, keep     the goals and the floor, as ``parse_goals`` and ``parse_keep`` read them; keep=None promises nothing
     within       seconds for all of it; None: as long as the healing recipe takes
     base         how the module is made (``file.py:function``), kept in the recipe
     recipe       of the healing; None: a short one for such data
+    compressors  names, with settings where wanted (``channels[share=0.5]``); None: the usual ones
     controls     whether to run the two controls, each as long as the healing
     runtime      where latency is measured: eager, compile or onnxruntime; ``batch`` rows at a time
+    checkpoint   a folder in which every finished stage is kept; with ``resume``, goes on from there
 
     Ctrl-C ends searching or healing; what was taken so far is measured and returned, without controls.
     Raises BadSetting, BadData or BadModel before any work, OutOfReach where nothing can be taken or ``within`` is too
     short. A goal that was approached but not met is no error: see ``Compression.met``.
     """
     began = time.perf_counter()
-    say = progress or log.info
-    goals, kept = parse_goals(to), parse_keep(keep)
-    makers: dict[str, Compressor] = {name: COMPRESSORS.make(Part(name)) for name in compressors}
-    dataset = open_data(data, target=target, seed=seed, as_given=not isinstance(module, Net))
+    say, notes = progress or log.info, list[str]()
+
+    def note(text: str) -> None:
+        notes.append(text)
+        say(f"note: {text}")
+
+    if resume and checkpoint is None:
+        raise BadSetting("resume: no folder to go on from; give checkpoint=FOLDER")
+    goals, kept = parse_goals(to), parse_promise(keep)
+    makers = _makers(compressors)
+    dataset = opened(module, data, target, seed)
     task: Task = TASKS.make(dataset.signature.task)
-    _check(task, kept)
+    check_floor(task, kept)
     original = copy.deepcopy(module).eval()
     example = dataset.example(batch)
     found = anatomy(original, example)
+    check_answers(original, example, dataset, task)
+    order = {
+        "model": mark(original),
+        "data": dataset.fingerprint,
+        "goals": [str(goal) for goal in goals],
+        "compressors": list(makers),
+        "recipe": None if recipe is None else recipe.to_json(),
+        "seed": seed,
+        "runtime": runtime,
+        "batch": batch,
+    }
+    stages = Stages(checkpoint, order, resume=resume)
+    for text in foreseen(original, dataset, task, kept):
+        note(text)
+
+    before = stages.get("original")
+    scale = Scale(goals, original, example, runtime, before.facts["values"] if before else None)
+    stages.put("original", {"values": scale.before})
     rows = dataset.valid.take(CALIBRATION, seed).batch(slice(None))
-    weigher = Weigher(rows, task, Scale(goals, original, example, runtime))
-    loss = weigher.loss(original)
-    say(f"original: {_metrics(weigher.scale.before)}, {len(found.spans)} spans, valid loss {loss:.4f}")
-
+    weigher = Weigher(rows, task, scale, seed)
     stop = math.inf if within is None else began + SEARCH_SHARE * within
-    plan = _search(original, weigher, makers, stop, say)
-    if not plan.steps and time.perf_counter() >= stop:
+    planner = Planner(original, weigher, makers, settling(dataset, seed), stop, say)
+    say(f"original: {told(scale.before)}, {len(found.spans)} spans, valid loss {planner.base:.4f}")
+    _plan(planner, stages)
+    candidates = planner.candidates
+    if not candidates and time.perf_counter() >= stop:
         raise OutOfReach(f"within {within:g} s: no time to weigh a single edit; give more, or a smaller batch")
-    if not plan.steps:
-        raise OutOfReach(_nothing(original, found.left, goals))
-    left = None if within is None else within - (time.perf_counter() - began)
-    heal = _healing(recipe, dataset, left, 3 if controls else 1)
-    teach = Distil(task, _flat(original, example))  # folded, it says the same and says it sooner
-    say(f"healing {len(plan.steps)} edits by distillation from the original, {_length(heal)}")
-    healed = train(plan.module, dataset, heal, seed=seed, objective=teach)
-    folds = _folds(healed.net, example)
-    final = _folded(healed.net, folds, example)
+    if not candidates:
+        raise OutOfReach(_nothing(original, {**found.left, **weigher.refused}, goals))
+    near = shortlist(candidates, 1)[0]
+    if near.over:
+        note(unreached(near, goals, scale.before))
 
-    before, after = evaluate(original, dataset.test, task), evaluate(final, dataset.test, task)
-    say(f"healed: {type(task).metric} {after.quality} on the test part, the original {before.quality}")
+    left = None if within is None else within - (time.perf_counter() - began)
+    short = [] if planner.interrupted else shortlist(candidates, RANKED)
+    heal = recipe_for(recipe, dataset, left, (3 if controls else 1) + 3 * FIRST * (len(short) > 1) * len(short))
+    healer = _Healer(task, flat(original, example), found.spans, example, dataset, heal, seed, stages)
+    ranking = Ranking(dataset, heal, seed, stages, say)
+    ranking.rank([replace(one, plan=refrozen(one.plan, original)) for one in short], healer.objective)
+    placed = ranking.placed
+    best = placed[0].candidate if placed else (short or [near])[0]
+    plan = refrozen(best.plan, original)
+    if ranking.interrupted and placed and placed[0].run is not None:
+        healed = placed[0].run
+    else:
+        say(f"healing {best.way}, {len(plan.steps)} edits, by distillation from the original, {_length(heal)}")
+        healed = healer.heal("healing", plan)
+    settled = _settled(planner, healed.net)
+    seals = folds(settled, example)
+    final = folded(settled, seals, example)
+
+    first, last = evaluate(original, dataset.test, task), evaluate(final, dataset.test, task)
+    say(f"healed: {type(task).metric} {last.quality} on the test part, the original {first.quality}")
     ran: list[Control] = []
-    if controls and not plan.interrupted and healed.stopped != "interrupt":
-        shapes = {
-            "same shape from scratch": _fresh(plan.module, seed),
-            "random edits": _random(original, plan, weigher, makers, seed),
+    interrupted = planner.interrupted or ranking.interrupted or healed.stopped == "interrupt"
+    if controls and not interrupted:
+        shapes: dict[str, Callable[[], Plan]] = {
+            "same shape from scratch": lambda: fresh(plan, seed),
+            "random edits": lambda: drawn(planner.start, plan, weigher, makers, seed),
         }
-        for name, shape in shapes.items():
+        for number, (name, shape) in enumerate(shapes.items()):
             say(f"control: {name}, the same healing")
-            control = train(shape, dataset, heal, seed=seed, objective=teach)
+            control = healer.heal(f"control-{number}", shape())
             if control.stopped == "interrupt":
                 break  # trained for less than the compressed one, it is no control
-            margin = kept.points if kept.points is not None else 0.0
-            ran.append(Control(name, control.test, compare(control.test.scores, after.scores, margin)))
-    side = _folds(original, example)
-    folded = _folded(original, side, example) if side else None
-    last = _measured(final, original, after, example, runtime, 3.0)
-    assert last.latency.against is not None
-    alone = replace(last.latency, **asdict(last.latency.against), against=None, ratio=None)
-    shown = Measured(before, cost(original, example), alone)
-    originally = {**weigher.scale.before, "latency": last.latency.against.median}
-    values = _values(last)
+            margin = kept.points if kept is not None and kept.points is not None else 0.0
+            ran.append(Control(name, control.test, compare(control.test.scores, last.scores, margin)))
+    side = folds(original, example)
+    aside = folded(original, side, example) if side else None
+    after = _measured(final, original, last, example, runtime, TIMED)
+    assert after.latency.against is not None
+    alone = replace(after.latency, **asdict(after.latency.against), against=None, ratio=None)
+    originally = {**scale.before, "latency": after.latency.against.median}
+    values = _values(after)
+    met = tuple(values[goal.metric] <= goal.limit(originally[goal.metric]) for goal in goals)
+    last_seen = Seen(f"{best.way}, healed", "final", values, len(plan.edits), all(met), quality=healed.valid.quality)
+    front = [*_front(planner, placed, evaluate(original, dataset.valid, task)), last_seen]
     return Compression(
         module=final,
-        recipe=Recipe(final.spec) if isinstance(final, Net) else Recipe(base, (*plan.edits, *folds)),
+        recipe=Recipe(final.spec) if isinstance(final, Net) else Recipe(base, (*plan.edits, *seals)),
         example=example,
         original=original,
         dataset=dataset,
@@ -151,101 +205,109 @@ def compress(
         limits=tuple(goal.limit(originally[goal.metric]) for goal in goals),
         values=tuple(values[goal.metric] for goal in goals),
         keep=kept,
-        floor=floor(before.scores, after.scores, kept),
-        before=shown,
-        after=last,
-        folded=_measured(folded, original, before, example, runtime, 1.0) if folded is not None else None,
-        edits=tuple(edit_part(edit) for edit in (*plan.edits, *folds)),
+        floor=floor(first.scores, last.scores, kept),
+        before=Measured(first, cost(original, example), alone),
+        after=after,
+        folded=_measured(aside, original, first, example, runtime, TIMED / 3) if aside is not None else None,
+        edits=tuple(edit_part(edit) for edit in (*plan.edits, *seals)),
         steps=tuple(plan.steps),
         spans=tuple(span.path for span in found.spans),
         tracks=tuple(plan.tracks),
         controls=tuple(ran),
         healing=healed,
-        left=found.left,
+        left={**found.left, **weigher.refused},
+        front=tuple(front),
+        agreement=_agreement(candidates, placed),
+        notes=tuple(notes),
+        interrupted=interrupted,
         environment={"seed": seed, "runtime": runtime, "batch": batch, "seconds": time.perf_counter() - began},
     )
 
 
 @dataclass
-class _Plan:
-    """The module so far, what was done to it, and where the spans of the original went."""
+class _Healer:
+    """Heals plans alike, each as a stage: rivals have the same chances."""
 
-    module: nn.Module
-    steps: list[Step]
-    tracks: list[Track]
-    interrupted: bool = False
+    task: Task
+    teacher: nn.Module
+    spans: Sequence[Span]
+    example: Tensor
+    data: Dataset
+    recipe: TrainingRecipe
+    seed: int
+    stages: Stages
 
-    @property
-    def edits(self) -> tuple[Edit, ...]:
-        return tuple(edit for step in self.steps for edit in step.weighed.proposal.edits)
+    def objective(self, one: Candidate) -> Objective:
+        """What a candidate's network learns."""
+        return objective_for(self.task, self.teacher, one.plan)
 
-    def taking(self, chosen: Sequence[Weighed], number: int) -> _Plan:
-        """The plan with proposals done that touch nothing in common, the last place first: a Net numbers its layers
-        anew."""
-        module, tracks, steps = self.module, self.tracks, list(self.steps)
-        for one in sorted(chosen, key=lambda w: order_of(w.proposal.paths[0]), reverse=True):
-            module = done(module, one.proposal)
-            tracks = tracked(tracks, one.proposal, module)
-            steps.append(Step(one, number))
-        return _Plan(module, steps, tracks)
-
-
-def _search(original: nn.Module, weigher: Weigher, makers: Mapping[str, Compressor], stop: float, say: Say) -> _Plan:
-    """Rounds of weighing and taking, until the goals are met, nothing is left to propose, or the time is up."""
-    scale = weigher.scale
-    paths = [span.path for span in anatomy(original, scale.example).spans]
-    plan = _Plan(original, [], [Track(path, (path,)) for path in paths])
-    now, number = scale.measure(_flat(original, scale.example)), 0  # what folds is folded in the end: it counts now
-    way = scale.excess(now)
-    try:
-        while (over := scale.excess(now)) and time.perf_counter() < stop:
-            weighed = weigher.weigh(plan.module, weigher.proposals(plan.module, makers), now, over)
-            steps = (min(1.0, SHARE * way.get(metric, missing) / missing) for metric, missing in over.items())
-            chosen = _cheapest(weighed, sum(steps))
-            if not chosen:
-                break
-            number += 1
-            before, plan = plan, _together(plan, chosen, number, weigher)
-            now = scale.measure(_flat(plan.module, scale.example))
-            took, loss = len(plan.steps) - len(before.steps), weigher.loss(plan.module)
-            say(f"round {number}: took {took} of {len(weighed)} weighed; {_metrics(now)}, valid loss {loss:.4f}")
-    except KeyboardInterrupt:
-        if not plan.steps:
-            raise
-        say("interrupted: going on with what was taken so far")
-        plan.interrupted = True
-    return plan
+    def heal(self, name: str, plan: Plan) -> Run:
+        """A first round block by block, where spans correspond, then end to end."""
+        net, blocks = plan.module, blocks_for(self.task, self.teacher, plan, self.spans, self.example)
+        if blocks is not None:
+            first = self.stages.train(f"{name}-blocks", net, self.data, shorter(self.recipe, ALONE), self.seed, blocks)
+            if first.stopped == "interrupt":
+                return first
+            net = first.net
+        rest = self.recipe if blocks is None else shorter(self.recipe, 1 - ALONE)
+        whole = objective_for(self.task, self.teacher, plan)
+        return self.stages.train(name, net, self.data, rest, self.seed, whole)
 
 
-def _cheapest(weighed: Sequence[Weighed], wanted: float) -> list[Weighed]:
-    """The cheapest proposals that touch nothing in common, until together they gain as much as wanted."""
-    chosen: list[Weighed] = []
-    for one in weighed:
-        if sum(w.gain for w in chosen) >= wanted:
-            break
-        if compatible(chosen, one):
-            chosen.append(one)
-    return chosen
+def _makers(names: Sequence[str] | None) -> dict[str, Compressor]:
+    there = set(COMPRESSORS.names())
+    chosen = [name for name in USUAL if name in there] if names is None else list(names)
+    if not chosen:
+        raise BadSetting("compressors: none is named; name one, or leave it out for the usual ones")
+    return {name: COMPRESSORS.make(Part.parse(name)) for name in chosen}
 
 
-def _together(plan: _Plan, chosen: Sequence[Weighed], number: int, weigher: Weigher) -> _Plan:
-    """The plan with the proposals done; with the cheaper half of them, and so on, where together they cost far more
-    than one by one: all layers of a stage may be spared singly and not at once."""
-    base = weigher.loss(plan.module)
-    while True:
-        taken = plan.taking(chosen, number)
-        allowed = TOGETHER * sum(max(one.harm, 0.0) for one in chosen) + SLACK * weigher.silence
-        if len(chosen) == 1 or weigher.loss(taken.module) - base <= allowed:
-            return taken
-        chosen = chosen[: len(chosen) // 2]
+def _plan(planner: Planner, stages: Stages) -> None:
+    """Search, or take what a stage holds."""
+    saved = stages.get("plans")
+    if saved is not None:
+        planner.candidates = unpack_plans(saved, planner.start)
+        planner.say(f"{len(planner.candidates)} plans are there from before")
+        return
+    weighed = stages.get("options")
+    if weighed is not None:
+        planner.options = unpack(weighed.facts["options"], weighed)
+    planner.weigh()
+    if not planner.over:
+        goals = ", ".join(map(str, planner.weigher.scale.goals))
+        raise BadSetting(f"goal {goals}: the original meets it already, once what folds is folded; ask for less")
+    facts, tensors = pack(planner.options)
+    stages.put("options", {"options": facts}, tensors)
+    planner.search()
+    if planner.candidates and not planner.interrupted:
+        stages.put("plans", *pack_plans(planner.candidates))
 
 
-def _check(task: Task, keep: Keep) -> None:
-    shares = type(task).unit == "%"
-    if keep.points is None and shares:
-        raise BadSetting(f"keep {keep}: {type(task).metric} is a share of right answers; say what may be lost, as -1pt")
-    if keep.relative is None and not shares:
-        raise BadSetting(f"keep {keep}: {type(task).metric} has no points; say how much the loss may grow, as +1%")
+def _settled(planner: Planner, net: nn.Module) -> nn.Module:
+    """The healed network with the statistics of its norms taken anew, where that lowers the loss."""
+    plan = planner.settled(Plan(copy.deepcopy(net), [], []))
+    return plan.module
+
+
+def _front(planner: Planner, placed: Sequence[Placed], own: Result) -> list[Seen]:
+    """The original, every plan that was measured, and those that were healed for a while."""
+    scale = planner.weigher.scale
+    found = [Seen("original", "original", scale.before, 0, False, quality=own.quality)]
+    for one in planner.candidates:
+        came = next((each for each in placed if each.candidate.way == one.way), None)
+        stage, quality = ("planned", None) if came is None else ("short", came.quality)
+        edits = len(one.plan.edits)
+        found.append(Seen(one.way, stage, one.values, edits, not one.over, one.foreseen, one.harm, quality))
+    return found
+
+
+def _agreement(candidates: Sequence[Candidate], placed: Sequence[Placed]) -> dict[str, float | None]:
+    """How well harms were foreseen."""
+    lost = [-one.early.value for one in placed]
+    return {
+        "harm": agreement([one.foreseen for one in candidates], [one.harm for one in candidates]),
+        "healed": agreement([one.candidate.harm for one in placed], lost),
+    }
 
 
 def _nothing(original: nn.Module, left: Mapping[str, str], goals: Sequence[Goal]) -> str:
@@ -256,78 +318,6 @@ def _nothing(original: nn.Module, left: Mapping[str, str], goals: Sequence[Goal]
     )
 
 
-def _healing(recipe: TrainingRecipe | None, data: Dataset, left: float | None, runs: int) -> TrainingRecipe:
-    """The recipe given, or a short one; cut to an equal share of the time left for each of the runs."""
-    if recipe is None:
-        epochs = min(20.0, max(1.0, round(600 * 64 / max(len(data.train), 1))))
-        recipe = TrainingRecipe(lr=1e-3, batch=64, epochs=epochs, clip=1.0, ema=0.98)
-    if left is None:
-        return recipe
-    share = SPARE * left / runs
-    if share < 1:
-        raise OutOfReach(f"within: {left:.0f} s are left for healing and {runs - 1} controls; give more time")
-    return replace(recipe, seconds=min(share, recipe.seconds or share))
-
-
-def _folds(module: nn.Module, example: Any) -> tuple[Edit, ...]:
-    """The one fold that takes in all that can be folded exactly; none where nothing can."""
-    if not isinstance(module, Net):
-        pairs = anatomy(module, example).folds
-        return (Fold(pairs=pairs),) if pairs else ()
-    try:
-        edited(module, Fold())
-    except Refused as why:
-        log.info("%s", why)
-        return ()
-    return (Fold(),)
-
-
-def _flat(module: nn.Module, example: Any) -> nn.Module:
-    """The module as it will be in the end, with all that folds folded."""
-    return replayed(module, _folds(module, example)).eval()
-
-
-def _folded(module: nn.Module, folds: Sequence[Edit], example: Any) -> nn.Module:
-    """The folded module in eval mode, checked on the example against the one that was folded."""
-    folded = replayed(module, folds).eval()
-    with torch.inference_mode():
-        wanted, got = module.eval()(example), folded(example)
-    if (wanted - got).abs().max() > TOLERANCE * wanted.abs().max():
-        raise BadModel(f"{type(module).__name__}: folding moved its outputs; report the module with this message")
-    return folded
-
-
-def _fresh(module: nn.Module, seed: int) -> nn.Module:
-    """The same shape with weights as newly made. Raises BadModel where a part does not say how it is initialised."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        if isinstance(module, Net):
-            return Net(module.spec)
-        fresh = copy.deepcopy(module)
-        for path, part in fresh.named_modules():
-            reset = getattr(part, "reset_parameters", None)
-            if reset is not None:
-                reset()
-            elif any(True for _ in part.parameters(recurse=False)):
-                raise BadModel(
-                    f"control: {path} ({type(part).__name__}) has weights and no reset_parameters(), so the same shape "
-                    "cannot be made afresh; give it one, or compress without controls"
-                )
-        return fresh
-
-
-def _random(
-    original: nn.Module, plan: _Plan, weigher: Weigher, makers: Mapping[str, Compressor], seed: int
-) -> nn.Module:
-    """As many edits of each compressor as the plan took, at places drawn at random."""
-    chance, module = random.Random(seed), original
-    for step in plan.steps:
-        alike = [one for name, one in weigher.proposals(module, makers) if name == step.weighed.compressor]
-        if alike:
-            module = done(module, chance.choice(alike))
-    return module
-
-
 def _measured(
     module: nn.Module, original: nn.Module, result: Result, example: Any, runtime: str, seconds: float
 ) -> Measured:
@@ -336,16 +326,10 @@ def _measured(
 
 def _values(measured: Measured) -> dict[str, float]:
     """Each metric as the goals see it: counts, and the upper end of the latency."""
-    values = {name: float(getattr(measured.cost, name)) for name in ("params", "macs", "bytes", "depth")}
     time = measured.latency
     assert time.ratio is not None
     assert time.against is not None
-    return {**values, "latency": time.ratio.high * time.against.median}
-
-
-def _metrics(values: Mapping[str, float]) -> str:
-    words = [f"{values['latency']:.2f} ms"] if "latency" in values else []
-    return ", ".join([*words, f"{values['params'] / 1e3:.1f}k weights", f"depth {values['depth']:.0f}"])
+    return {**counts_of(measured.cost), "latency": time.ratio.high * time.against.median}
 
 
 def _length(recipe: TrainingRecipe) -> str:

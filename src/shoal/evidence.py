@@ -21,6 +21,7 @@ from scipy import optimize, stats
 from shoal.core.errors import BadData, BadSetting
 
 Array = NDArray[np.float64]
+UNPROMISED = "not promised"
 
 
 @dataclass(frozen=True)
@@ -86,14 +87,15 @@ class Floor:
 
     `difference` is mean(b - a) for a floor in points; for a relative floor it is the growth of the mean loss (0.01: b
     loses 1% more). Its two ends are one-sided bounds, each at the level asked for: together an interval at 90% for 95%.
+    With no ``keep`` nothing was promised, and the word says so.
     """
 
     word: str
     difference: Evidence
-    keep: Keep
+    keep: Keep | None
 
     def __str__(self) -> str:
-        return f"{self.word}: {self.difference}, floor {self.keep}"
+        return f"{self.word}: {self.difference}" + ("" if self.keep is None else f", floor {self.keep}")
 
 
 def parse_keep(text: str) -> Keep:
@@ -102,6 +104,11 @@ def parse_keep(text: str) -> Keep:
     if not found:
         raise BadSetting(f"keep {text!r}: write '-0.5pt' (points of the score lost) or '+1%' (growth of the loss)")
     return Keep(*(float(number) / 100 if number else None for number in found.groups()))
+
+
+def parse_promise(text: str | None) -> Keep | None:
+    """Read what is to be kept, as :func:`parse_keep` does; None or ``"none"`` promises nothing."""
+    return None if text is None or text.strip().lower() == "none" else parse_keep(text)
 
 
 def proportion(correct: ArrayLike, level: float = 0.95) -> Evidence:
@@ -165,16 +172,19 @@ def compare(a: ArrayLike, b: ArrayLike, margin: float, level: float = 0.95) -> V
     return Verdict(word, found, margin)
 
 
-def floor(a: ArrayLike, b: ArrayLike, drop: float | Keep, level: float = 0.95) -> Floor:
+def floor(a: ArrayLike, b: ArrayLike, drop: float | Keep | None, level: float = 0.95) -> Floor:
     """Was the quality of a kept by b? A test of non-inferiority on scores of the same examples, shape (n,).
 
     `drop` is the score that may be lost, in the unit of the scores, or a :class:`Keep`. pass: the lower bound
     (one-sided, at `level`) of mean(b - a) is above -drop; fail: the upper bound is below -drop; inconclusive: neither.
+    None promises nothing, and only the difference is told.
     For a relative Keep the scores are minus the losses; mean(loss of b) / mean(loss of a) - 1 is tested instead.
     """
-    keep = drop if isinstance(drop, Keep) else Keep(points=drop)
+    keep = Keep(points=drop) if isinstance(drop, float | int) else drop
     first, second = _same_length(_scores(a, "a"), _scores(b, "b"))
     both = 2 * _upper(level) - 1
+    if keep is None:
+        return Floor(UNPROMISED, _difference(first, second, both, 2 * both - 1), None)
     if keep.points is not None:
         found = _difference(first, second, both, 2 * both - 1)
         kept, lost = found.low > -keep.points, found.high < -keep.points

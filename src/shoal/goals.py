@@ -1,11 +1,9 @@
-"""Goals: what a compression is to reach, and what it is to keep, as a person types it.
+"""Goals: what a compression is to reach, as a person types it.
 
 latency<=50%        half the measured latency of the original
 params<=1e6, depth<=12        several, with commas; absolute numbers without %
 bytes<=1MB          with k, M, G in powers of 1000
 memory<=50%         bytes of activations alive at once, at most, while it answers
-
--1pt, +5%           what may be lost; none: nothing is promised
 """
 
 from __future__ import annotations
@@ -15,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from shoal.core.errors import BadSetting, suggest
-from shoal.evidence import Keep, parse_keep
 
 METRICS: Mapping[str, str] = {"latency": "ms", "params": "", "macs": "", "bytes": "B", "depth": "", "memory": "B"}
 _UNITS: Mapping[str, float] = {"": 1, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
@@ -55,8 +52,3 @@ def parse_goals(text: str) -> tuple[Goal, ...]:
             raise BadSetting(f"goal {part.strip()!r}: {metric} is given twice; keep one")
         goals.append(Goal(metric, value, relative))
     return tuple(goals)
-
-
-def parse_promise(text: str | None) -> Keep | None:
-    """Read what is to be kept, as ``parse_keep`` does; None or ``"none"`` where nothing is promised."""
-    return None if text is None or text.strip().lower() == "none" else parse_keep(text)

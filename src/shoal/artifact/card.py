@@ -98,6 +98,9 @@ def _opening(facts: Mapping[str, Any], folder: str) -> str:
     if "batch" in facts["programs"]["model.onnx"]:
         code = f'import onnxruntime\n\nsession = onnxruntime.InferenceSession("{folder}/model.onnx")'
         parts.append(f"With onnxruntime:\n\n```python\n{code}\n```")
+    if "folder" in facts.get("huggingface", {}):
+        code = f'from transformers import AutoModel\n\nmodel = AutoModel.from_pretrained("{folder}/huggingface")'
+        parts.append(f"With transformers (this class or the one for its task):\n\n```python\n{code}\n```")
     takes = "; ".join(f"{each['type']} of shape {each['shape']}" for each in facts["example"])
     return "\n\n".join([*parts, f"It takes: {takes or 'no tensors'}. The first number of a shape is the batch."])
 
@@ -109,6 +112,8 @@ def _missing(facts: Mapping[str, Any]) -> str:
             lines.append(f"- `{name}` is not there: {_line(program['missing'])}")
         elif program["batch"] != "any":
             lines.append(f"- `{name}` takes a batch of {program['batch']} only: {_line(program['why'])}")
+    if "missing" in facts.get("huggingface", {}):
+        lines.append(f"- `huggingface` is not there: {_line(facts['huggingface']['missing'])}")
     return "\n".join(["## Limits", "", *lines]) if lines else ""
 
 

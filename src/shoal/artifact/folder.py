@@ -4,6 +4,7 @@
     model.safetensors    the weights
     model.pt2            opens with torch alone
     model.onnx           opens with onnxruntime, where it translates; else the reason stands in shoal.json
+    huggingface/         for a model of transformers: opens with from_pretrained; else the reason stands in shoal.json
     report.json, README.md, and the pages that the caller gives (report.html)
 
 Written beside and renamed, so that there is never half a folder. Every hash is checked before a file is opened.
@@ -22,6 +23,7 @@ from torch import nn
 from shoal import __version__
 from shoal.artifact.card import card
 from shoal.artifact.files import new_folder, plain, render, sealed, sha256, unsealed
+from shoal.artifact.huggingface import is_pretrained, save_pretrained
 from shoal.artifact.programs import load_program, program, write_onnx, write_pt2
 from shoal.artifact.vetting import refuse_pickle
 from shoal.artifact.weights import fill, read_weights, write_weights
@@ -32,6 +34,7 @@ from shoal.core.spec import Spec
 from shoal.net import Net, load_net
 from shoal.recipe import Recipe
 
+HUGGINGFACE = "huggingface"
 FACTS, WEIGHTS, PT2, ONNX, REPORT, CARD = (
     "shoal.json",
     "model.safetensors",
@@ -107,9 +110,12 @@ def save(
             "report": {key: plain(report[key], key) for key in IN_FACTS if key in report},
             "versions": {"shoal": __version__, "torch": torch.__version__, "python": platform.python_version()},
         }
+        if is_pretrained(module):
+            facts[HUGGINGFACE] = _for_transformers(module, example, beside)
         for name, text in {**texts, CARD: card(facts, report, place.name)}.items():
             (beside / name).write_text(text, encoding="utf-8")
-        files = {path.name: sha256(path) for path in sorted(beside.iterdir())}
+        written = (path for path in sorted(beside.rglob("*")) if path.is_file())
+        files = {path.relative_to(beside).as_posix(): sha256(path) for path in written}
         (beside / FACTS).write_text(sealed({**facts, "files": files}), encoding="utf-8")
     return place
 
@@ -186,9 +192,15 @@ def read_facts(folder: Path) -> dict[str, Any]:
     for key, kind in needed.items():
         if not isinstance(facts.get(key), kind):
             raise BadArtifact(f"{folder / FACTS}: has no {key!r}; it was not written by shoal, or it is damaged")
-    if WEIGHTS not in facts["files"] or any(Path(name).name != name for name in facts["files"]):
+    if WEIGHTS not in facts["files"] or not all(_is_ours(name) for name in facts["files"]):
         raise BadArtifact(f"{folder / FACTS}: its list of files is not one that shoal writes; save it again")
     return facts
+
+
+def _is_ours(name: str) -> bool:
+    """Whether it is a plain name of a file, in the folder itself or in the one for transformers."""
+    *folders, file = name.split("/")
+    return Path(file).name == file != ".." and folders in ([], [HUGGINGFACE])
 
 
 def _check(folder: Path, name: str, wanted: str) -> None:
@@ -206,6 +218,14 @@ def _check(folder: Path, name: str, wanted: str) -> None:
 def _size(module: nn.Module) -> dict[str, int]:
     state = {id(value): value for value in module.state_dict(keep_vars=True).values()}.values()
     return {"numbers": sum(v.numel() for v in state), "bytes": sum(v.numel() * v.element_size() for v in state)}
+
+
+def _for_transformers(module: nn.Module, example: Any, folder: Path) -> dict[str, str]:
+    """Write the folder that from_pretrained opens; its name, or why it is missing."""
+    try:
+        return {"folder": save_pretrained(module, example, folder / HUGGINGFACE).name}
+    except BadModel as error:
+        return {"missing": str(error).replace(f"{folder}/", "")}
 
 
 def _programs(module: nn.Module, recipe: Recipe, example: Any, folder: Path, onnx: bool) -> dict[str, Any]:

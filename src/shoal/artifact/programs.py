@@ -25,11 +25,13 @@ from shoal.artifact.vetting import looks_pickled, refuse_pickle, vet_program
 from shoal.artifact.weights import write_weights
 from shoal.core.errors import BadArtifact, BadModel, BadSetting
 from shoal.core.example import arguments, failed, tensors, unmarked
+from shoal.integers import has_grids, in_integers
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+ON_GRIDS = 5e-2  # in integers: where a rounding falls the other way, a number moves by a whole step
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def export(
 def program(module: nn.Module, example: Any) -> Program:
     """The module as a graph. Raises BadModel where torch cannot export it."""
     module, example = on_cpu(module, example)
-    with unmarked(module), quiet():
+    with unmarked(module), _uncached(module), quiet():
         batch, wide = _two_rows(example)
         try:
             if batch is None:
@@ -113,7 +115,8 @@ def write_onnx(module: nn.Module, example: Any, made: Program, path: Path) -> st
         with quiet():
             translated = torch.onnx.export(made.exported, dynamo=True, verbose=False)
             assert translated is not None  # it is None only where a file is given
-            path.write_bytes(_traceless(translated.model_proto).SerializeToString())
+            proto = in_integers(_traceless(translated.model_proto))
+            path.write_bytes(proto.SerializeToString())
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
@@ -125,7 +128,8 @@ def write_onnx(module: nn.Module, example: Any, made: Program, path: Path) -> st
         found = session.run(None, {name: value.numpy() for name, value in zip(names, values, strict=True)})
     except Exception as error:  # onnxruntime and the translation raise classes of their own, dozens of them
         raise failed(module, error, "does not go into ONNX", "use the .pt2") from error
-    return _agree(module, [torch.from_numpy(each) for each in found], _run(*on_cpu(module, example)), "ONNX", 1e-4)
+    least = ON_GRIDS if has_grids(proto) else 1e-4
+    return _agree(module, [torch.from_numpy(each) for each in found], _run(*on_cpu(module, example)), "ONNX", least)
 
 
 def _traceless(proto: ModelProto) -> ModelProto:
@@ -189,7 +193,7 @@ def _two_rows(example: Any) -> tuple[int | None, Any]:
 
 def _run(module: nn.Module, example: Any) -> list[Tensor]:
     args, kwargs = arguments(example)
-    with unmarked(module), torch.no_grad():
+    with unmarked(module), _uncached(module), torch.no_grad():
         return tensors(module(*args, **kwargs))
 
 
@@ -209,6 +213,20 @@ def _agree(module: nn.Module, found: list[Tensor], wanted: list[Tensor], what: s
                 "allowed; does it draw random numbers in eval mode? do not use that export"
             )
     return f"within {within:g}"
+
+
+@contextmanager
+def _uncached(module: nn.Module) -> Iterator[None]:
+    """A model of transformers as it answers without a cache of keys and values beside it: no graph holds one."""
+    configs = {id(config): config for part in module.modules() if (config := getattr(part, "config", None)) is not None}
+    caching = [config for config in configs.values() if getattr(config, "use_cache", None) is True]
+    for config in caching:
+        config.use_cache = False
+    try:
+        yield
+    finally:
+        for config in caching:
+            config.use_cache = True
 
 
 def _first_line(error: BaseException) -> str:

@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from shoal.artifact import save
+from shoal.commands._folders import forget
 from shoal.commands._models import opened
 from shoal.commands._talk import Talk, stdout_kept
 from shoal.compressed import Compression
 from shoal.compression import compress
 from shoal.core.errors import BadSetting, FloorNotMet, OutOfReach, ShoalError
-from shoal.data import open_data
-from shoal.evidence import Evidence, parse_keep
-from shoal.net import Net
+from shoal.evidence import UNPROMISED, Evidence, parse_promise
 from shoal.report import page, tables
 from shoal.report.format import metric
+from shoal.shrinking.stages import written
+from shoal.shrinking.unlabelled import opened as opened_data
 from shoal.training import TrainingRecipe
 
 
@@ -35,11 +36,14 @@ class Order(NamedTuple):
     batch: int = 1
     controls: bool = True
     settings: Any = None
+    compressors: tuple[str, ...] | None = None
+    checkpoint: Path | None = None
+    resume: bool = False
 
 
 def compressed(talk: Talk, order: Order) -> Compression:
     """Open model and data and compress. What is wrong with them is raised before anything is said."""
-    parse_keep(order.keep)
+    parse_promise(order.keep)
     recipe = None if order.settings is None else TrainingRecipe.from_json(order.settings)
     module, base, facts = opened(order.model, order.base)
     known = facts.get("data") or {}
@@ -48,13 +52,15 @@ def compressed(talk: Talk, order: Order) -> Compression:
         raise BadSetting(f"compress {order.model}: no data to heal and test on; say --data")
     target = order.target or (known.get("target") if source == known.get("source") else None)
     with stdout_kept():
-        data = open_data(source, target=target, as_given=not isinstance(module, Net))
+        data = opened_data(module, source, target, 0)
     if known.get("fingerprint") not in (None, data.fingerprint):
         talk.note(f"{source}: not the rows that {order.model} learned from; its test part may hold some of those")
     began = time.perf_counter()
     with stdout_kept(), talk.progress("compressing") as tick:
 
         def progress(text: str) -> None:
+            if text.startswith("note: "):
+                talk.note(text)
             tick(None if order.within is None else (time.perf_counter() - began) / order.within, text)
 
         return compress(
@@ -69,6 +75,9 @@ def compressed(talk: Talk, order: Order) -> Compression:
             controls=order.controls,
             runtime=order.runtime,
             batch=order.batch,
+            compressors=order.compressors,
+            checkpoint=order.checkpoint,
+            resume=order.resume,
             progress=progress,
         )
 
@@ -77,8 +86,10 @@ def finish(talk: Talk, found: Compression, folder: Path, *, overwrite: bool) -> 
     """Tell, save, and say where. Raises OutOfReach or FloorNotMet, once it is saved."""
     report = found.report
     tell(talk, report)
-    with stdout_kept():
+    with stdout_kept(), written(folder):
         save(found, folder, overwrite=overwrite, pages={"report.html": page(report)})
+    if not found.interrupted:
+        forget(folder)
     talk.say(f"\nsaved   {folder} (open {folder / 'report.html'}; shoal show {folder})")
     talk.done({"folder": str(folder), "report": report})
     problem = failure(report, folder)
@@ -101,7 +112,7 @@ def failure(report: dict[str, Any], folder: Path) -> ShoalError | None:
         told = ", ".join(f"{goal['text']} at {metric(goal['metric'], goal['measured'])}" for goal in missed)
         return OutOfReach(f"not reached: {told}; the best so far is in {folder}: loosen the goal or give more time")
     floor = report["floor"]
-    if floor["word"] != "pass":
+    if floor["word"] not in ("pass", UNPROMISED):
         told = f"keep {report['keep']}: {floor['word']}, difference {Evidence.from_json(floor['difference'])}"
         return FloorNotMet(f"{told}; it is in {folder}: give more time to heal, more test rows or a looser --keep")
     return None

@@ -19,6 +19,7 @@ DATA, SPEC = "digits", "residual(conv) 24x16"
 TO, KEEP = "latency<=50%", "-1pt"
 EPOCHS = 12
 HEALING = {"lr": 1e-3, "batch": 64, "epochs": 8, "ema": 0.98, "clip": 1.0, "augment": ["shift"]}
+COMPRESSORS = ("skip", "flatten")
 FAST = {"epochs": 1}  # of training and of healing, with --fast
 
 
@@ -42,7 +43,7 @@ def run(
     from shoal.commands._trained import Order as Train
 
     train = Train(DATA, spec=SPEC, epochs=FAST["epochs"] if fast else EPOCHS, seed=seed)
-    compress = Compress(str(out / "trained"), to=TO, keep=KEEP, settings=HEALING, seed=seed)
+    compress = Compress(str(out / "trained"), to=TO, keep=KEEP, settings=HEALING, seed=seed, compressors=COMPRESSORS)
     if fast:
         compress = compress._replace(controls=False, settings=FAST)
     talk.say("\n1. Training")

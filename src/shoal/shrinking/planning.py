@@ -1,0 +1,276 @@
+"""Planning: several plans that meet the goals, each carried out and measured, and nothing healed yet.
+
+in rounds     a share of the way, weighed again, until the goals are met or nothing is left: slow, and sees what harms
+              become together
+at once       all of the way by what was weighed on the original, in several ways of comparing harms, with layers that
+              go, inner widths or both; if less is saved than foreseen, asked for so much more
+another       the best of those ways with its own answer forbidden
+
+Harms do not add up, and what is spoilt least before healing is not what heals best: so there is more than one.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from shoal.anatomy import anatomy
+from shoal.core.base import Compressor, Edit
+from shoal.core.errors import BadModel, Refused
+from shoal.recipe import done
+from shoal.shrinking.folding import flat
+from shoal.shrinking.program import Way, choose
+from shoal.shrinking.tracks import Track, order_of, tracked
+from shoal.shrinking.weighing import Weighed, Weigher
+
+log = logging.getLogger("shoal")
+SHARE = 0.35  # of the whole way to the goals is gone in a round: harms do not add up, so the rest is weighed again
+TOGETHER = 2.0  # times the sum of what each costs alone is what proposals may cost when they are taken together
+SLACK = 0.02  # of the loss of a net that says nothing, which they may cost beyond that
+MOST = 1e9  # of a harm: answers that are not finite can hardly be healed
+TRIES = 3  # at once: so often is more asked for, where less was saved than foreseen
+ROUNDS = Way("in rounds")
+WAYS = (
+    Way("sum of harms"),
+    Way("few large harms", power=0.5),
+    Way("many small harms", power=2.0),
+    Way("spread over stages", spread=3.0),
+    Way("layers only", kind="depth"),
+    Way("widths only", kind="width"),
+)
+Say = Callable[[str], None]
+Settle = Callable[[nn.Module], None]  # brings statistics up to date, in place
+
+
+@dataclass(frozen=True, eq=False)
+class Taken:
+    """A proposal that was taken, with the harm and gain it was weighed at, and in which round."""
+
+    weighed: Weighed
+    round: int
+
+
+@dataclass
+class Plan:
+    """The module so far, what was done to it, and where the spans of the original went."""
+
+    module: nn.Module
+    steps: list[Taken]
+    tracks: list[Track]
+
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        """All edits, in the order they were done."""
+        return tuple(edit for step in self.steps for edit in step.weighed.proposal.edits)
+
+    def taking(self, chosen: Sequence[Weighed], number: int) -> Plan:
+        """The plan with proposals done that touch nothing in common, the last place first: a Net numbers its layers
+        anew. What cannot be done beside the others (the last layer of a stage) is left."""
+        module, tracks, steps = self.module, self.tracks, list(self.steps)
+        for one in sorted(chosen, key=lambda w: order_of((w.proposal.paths or ("",))[0]), reverse=True):
+            try:
+                module = done(module, one.proposal)
+            except (Refused, BadModel) as why:
+                log.info("%s: left: %s", ", ".join(one.proposal.paths), why)
+                continue
+            tracks = tracked(tracks, one.proposal, module)
+            steps.append(Taken(one, number))
+        return Plan(module, steps, tracks)
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A plan that was carried out: the growth of the loss that was foreseen (the sum of harms) and that came, what it
+    measures, and what of that is above the goals."""
+
+    way: str
+    plan: Plan
+    foreseen: float
+    harm: float
+    values: Mapping[str, float]
+    over: Mapping[str, float]
+
+    @property
+    def kind(self) -> str:
+        """depth, width or both: what its edits take."""
+        fewer = {Way("", kind="depth").takes(step.weighed) for step in self.plan.steps}
+        return "both" if len(fewer) > 1 else "depth" if fewer == {True} else "width"
+
+
+@dataclass
+class Planner:
+    """Makes plans for a module until ``stop``; what is found stays in ``candidates`` whenever it ends.
+
+    ``settle`` brings the statistics of norms up to date; ``options`` are those of the original, where they are known.
+    """
+
+    original: nn.Module
+    weigher: Weigher
+    makers: Mapping[str, Compressor]
+    settle: Settle
+    stop: float
+    say: Say
+    options: list[Weighed] = field(default_factory=list)
+    candidates: list[Candidate] = field(default_factory=list)
+    interrupted: bool = False
+
+    def __post_init__(self) -> None:
+        spans = anatomy(self.original, self.weigher.scale.example).spans
+        self.start = Plan(self.original, [], [Track(span.path, (span.path,)) for span in spans])
+        self.base = self.weigher.loss(self.original)
+        self.now: Mapping[str, float] = {}  # what the original measures, and what of that is above the goals
+        self.over: Mapping[str, float] = {}
+        self._half: Plan | None = None  # what was taken so far, should somebody interrupt
+
+    def weigh(self) -> None:
+        """Weigh what is proposed for the original."""
+        if self.now:
+            return
+        scale = self.weigher.scale
+        self.now = scale.measure(flat(self.original, scale.example))  # what folds is folded in the end: it counts now
+        self.over = scale.excess(self.now)
+        if self.over and not self.options:
+            proposals = self.weigher.proposals(self.original, self.makers)
+            self.options = self.weigher.weigh(self.original, proposals, self.now, self.over)
+
+    def search(self) -> None:
+        """Fill ``candidates``. Ctrl-C ends it, with what was taken so far; raised where that is nothing."""
+        try:
+            self.weigh()
+            self._rounds(ROUNDS)
+            for way in WAYS:
+                self._at_once(way, ())
+            self._at_once(WAYS[0], [[step.weighed for step in one.plan.steps] for one in self._first()])
+        except KeyboardInterrupt:
+            if self._half is not None and self._half.steps:
+                self._measured(ROUNDS.name, self._half)
+            if not self.candidates:
+                raise
+            self.say("interrupted: going on with what was taken so far")
+            self.interrupted = True
+
+    def _first(self) -> list[Candidate]:
+        return [one for one in self.candidates if one.way == WAYS[0].name]
+
+    def _late(self) -> bool:
+        return time.perf_counter() >= self.stop
+
+    def _rounds(self, way: Way) -> None:
+        """Rounds of weighing and taking, until the goals are met, nothing is left to propose, or the time is up."""
+        scale, plan, now, number = self.weigher.scale, self.start, self.now, 0
+        while (over := scale.excess(now)) and not self._late():
+            weighed = self.options
+            if plan.steps:
+                proposals = self.weigher.proposals(plan.module, self.makers)
+                weighed = self.weigher.weigh(plan.module, proposals, now, over)
+            part = {metric: min(missing, SHARE * self.over.get(metric, missing)) for metric, missing in over.items()}
+            chosen, enough = choose(weighed, part, way)
+            if not enough:
+                chosen = chosen[
+                    : (len(chosen) + 1) // 2
+                ]  # far from the goal, not all at once: the rest is weighed again
+            taken = together(plan, chosen, number + 1, self.weigher) if chosen else plan
+            if len(taken.steps) == len(plan.steps):
+                break
+            plan, number = self.settled(taken), number + 1
+            self._half = plan
+            now = scale.measure(flat(plan.module, scale.example))
+            took = sum(step.round == number for step in plan.steps)
+            loss = self.weigher.loss(plan.module)
+            self.say(f"round {number}: took {took} of {len(weighed)} weighed; {told(now)}, valid loss {loss:.4f}")
+        self._half = None
+        if plan.steps:
+            self._keep(way.name, plan, now)
+
+    def _at_once(self, way: Way, cuts: Sequence[Sequence[Weighed]]) -> None:
+        """All the way by what was weighed on the original."""
+        scale, wanted = self.weigher.scale, dict(self.over)
+        name = f"{way.name}, another" if cuts else way.name
+        for _ in range(TRIES):
+            if not self.over or self._late():
+                return
+            chosen, enough = choose(self.options, wanted, way, cuts)
+            if not enough or not chosen or self._known(chosen):
+                return
+            taken = self.start.taking(chosen, 1)
+            if not taken.steps:
+                return
+            plan = self.settled(taken)
+            now = scale.measure(flat(plan.module, scale.example))
+            over = scale.excess(now)
+            if not over:
+                self._keep(name, plan, now)
+                return
+            if not over.keys() <= wanted.keys():
+                return  # another goal, which was met before, is not met any more: rounds see that
+            for metric in over:
+                foreseen, came = sum(one.saves[metric] for one in chosen), self.now[metric] - now[metric]
+                if came <= 0:
+                    return
+                wanted[metric] = 1.01 * self.over[metric] * max(1.0, foreseen / came)
+
+    def _known(self, chosen: Sequence[Weighed]) -> bool:
+        """Whether the same proposals were carried out already."""
+        edits = {one.proposal.edits for one in chosen}
+        return any({step.weighed.proposal.edits for step in one.plan.steps} == edits for one in self.candidates)
+
+    def settled(self, plan: Plan) -> Plan:
+        """The plan with its norms' statistics brought up to date, where that lowers the loss."""
+        before = {name: value.clone() for name, value in plan.module.named_buffers()}
+        loss = self.weigher.loss(plan.module)
+        self.settle(plan.module)
+        if not self.weigher.loss(plan.module) <= loss:
+            for name, value in plan.module.named_buffers():
+                value.copy_(before[name])
+        return plan
+
+    def _measured(self, way: str, plan: Plan) -> None:
+        scale = self.weigher.scale
+        self._keep(way, plan, scale.measure(flat(plan.module, scale.example)))
+
+    def _keep(self, way: str, plan: Plan, now: Mapping[str, float]) -> None:
+        harm = self.weigher.loss(plan.module) - self.base
+        harm = min(harm, MOST) if math.isfinite(harm) else MOST
+        foreseen = sum(max(step.weighed.harm, 0.0) for step in plan.steps)
+        self.candidates.append(Candidate(way, plan, foreseen, harm, now, self.weigher.scale.excess(now)))
+        self.say(f"plan {len(self.candidates)}, {way}: {len(plan.steps)} edits; {told(now)}, loss {harm:+.4f}")
+
+
+def together(plan: Plan, chosen: Sequence[Weighed], number: int, weigher: Weigher) -> Plan:
+    """The plan with the proposals done; with the cheaper half of them, and so on, where together they cost far more
+    than one by one: all layers of a stage may be spared singly and not at once."""
+    base = weigher.loss(plan.module)
+    while True:
+        taken = plan.taking(chosen, number)
+        allowed = TOGETHER * sum(max(one.harm, 0.0) for one in chosen) + SLACK * weigher.silence
+        if len(chosen) == 1 or weigher.loss(taken.module) - base <= allowed:
+            return taken
+        chosen = chosen[: len(chosen) // 2]
+
+
+def shortlist(candidates: Sequence[Candidate], most: int) -> list[Candidate]:
+    """The candidates to heal for a while: of those nearest to the goals the best of each kind, then the best."""
+    if not candidates:
+        return []
+    left = [one for one in candidates if not one.over] or [nearest(candidates)]
+    left.sort(key=lambda one: one.harm)
+    kinds = list(dict.fromkeys(one.kind for one in left))
+    first = [next(one for one in left if one.kind == kind) for kind in kinds]
+    rest = [one for one in left if not any(one is other for other in first)]
+    return [*first, *rest][:most]
+
+
+def nearest(candidates: Sequence[Candidate]) -> Candidate:
+    """The one that is least above the goals, in shares of what it measures; the earliest among equals."""
+    return min(candidates, key=lambda one: sum(amount / one.values[metric] for metric, amount in one.over.items()))
+
+
+def told(values: Mapping[str, float]) -> str:
+    """What a module measures, in a few words."""
+    words = [f"{values['latency']:.2f} ms"] if "latency" in values else []
+    return ", ".join([*words, f"{values['params'] / 1e3:.1f}k weights", f"depth {values['depth']:.0f}"])

@@ -1,0 +1,191 @@
+"""Weighing: what a proposal would cost in quality and bring in speed, measured on the module as it stands.
+
+harm    growth of the loss on calibration rows when the edits are done and nothing is healed
+saves   what the edits save, by metric
+gain    what is saved of what is missing, a whole goal at most, added up over the goals
+
+What only puts other parts at its places is tried as an intervention is: runs begin there, in the middle, and skipping
+all spans takes about half of the runs. Of an edited copy only the parts that differ are kept.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from shoal.anatomy import anatomy
+from shoal.core.base import Compressor, Proposal, Task
+from shoal.core.errors import BadModel, Refused
+from shoal.core.scene import Batch, Scene
+from shoal.core.spans import Span
+from shoal.core.spec import wiring_of
+from shoal.edits.drop import Drop
+from shoal.intervening import Changes, Trial, losses, size_of_batch, split
+from shoal.interventions.skip import Skip
+from shoal.net import Net
+from shoal.recipe import done
+from shoal.shrinking.cells import Cells
+from shoal.shrinking.saving import Saving
+from shoal.shrinking.scale import Scale
+
+log = logging.getLogger("shoal")
+MEMORY = 256 << 20  # bytes that a run may keep
+MANY = 48  # proposals: where there are more, each is weighed on fewer rows
+FEWEST = 96  # rows
+PIECE = 128  # rows that compressors are shown at a time
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """A proposal with its measured harm (growth of the loss), gain (see above) and what it saves, by metric."""
+
+    proposal: Proposal
+    compressor: str
+    harm: float
+    gain: float
+    saves: Mapping[str, float]
+
+    @property
+    def price(self) -> float:
+        """Harm for each unit of gain; what helps costs nothing."""
+        return max(self.harm, 0.0) / self.gain
+
+
+class _Tried(NamedTuple):
+    """A proposal and how it is tried: as changes of a run, or as a whole module that was made already."""
+
+    name: str
+    proposal: Proposal
+    changes: Changes | None
+    loss: float  # of the module, where there are no changes
+
+
+class Weigher:
+    """Weighs proposals on calibration rows (x, y) of a task."""
+
+    def __init__(self, rows: tuple[Tensor, Tensor], task: Task, scale: Scale, seed: int = 0) -> None:
+        self.x, self.y = rows
+        self.task, self.scale, self.seed = task, scale, seed
+        self.refused: dict[str, str] = {}  # place -> why a proposal for it could not be done
+        self._like: dict[tuple[Any, ...], float] = {}  # like proposals save alike; they are measured once
+
+    def loss(self, module: nn.Module, rows: int | None = None) -> float:
+        """The task's mean loss on the calibration rows, in eval mode."""
+        outputs = self._outputs(module, rows)
+        return float(losses(self.task, outputs, self.y[: len(outputs)]).mean())
+
+    @cached_property
+    def silence(self) -> float:
+        """The loss of answers that are all zero: what there is to lose."""
+        outputs = torch.zeros_like(self._outputs(self.scale.original))
+        return float(losses(self.task, outputs, self.y).mean())
+
+    def _outputs(self, module: nn.Module, rows: int | None = None) -> Tensor:
+        module.eval()
+        with torch.inference_mode():
+            return torch.cat([module(part) for part in self.x[:rows].split(256)]).float()
+
+    def proposals(self, module: nn.Module, compressors: Mapping[str, Compressor]) -> list[tuple[str, Proposal]]:
+        """What every compressor proposes for the module as it is."""
+        scene = self._scene(module, len(self.x))
+        return [(name, one) for name, compressor in compressors.items() for one in compressor.propose(scene)]
+
+    def _scene(self, module: nn.Module, rows: int) -> Scene:
+        found = anatomy(module, self.scale.example)
+        pieces = tuple(split((Batch(self.x[:rows], self.y[:rows]),), PIECE))
+        return Scene(module, found, pieces, self.task, self.seed)
+
+    def weigh(
+        self,
+        module: nn.Module,
+        proposals: Iterable[tuple[str, Proposal]],
+        now: Mapping[str, float],
+        over: Mapping[str, float],
+    ) -> list[Weighed]:
+        """Harm and gain of each, the cheapest first; what would gain nothing is left out.
+
+        ``now`` is what the module measures, ``over`` what of it is still above the goals.
+        """
+        found = list(proposals)
+        rows = max(FEWEST, len(self.x) * MANY // max(len(found), MANY))
+        scene = self._scene(module, rows)
+        spans = {span.path for span in scene.anatomy.spans}
+        touched = sorted({path for _, one in found for path in one.paths if path in spans})
+        saving = Saving(self.scale, module, touched, now, over, self._like)
+        cells = Cells(scene)
+        tried: list[_Tried] = []
+        saved: list[dict[str, float]] = []
+        for name, one in found:
+            try:
+                made = self._tried(scene, cells, saving, name, one)
+            except (Refused, BadModel) as why:
+                self._refuse(name, one, str(why))
+                continue
+            if made is not None:
+                tried.append(made[0])
+                saved.append(made[1])
+        harms = self._harms(scene, tried)
+        weighed: list[Weighed] = []
+        for each, saves, harm in zip(tried, saved, harms, strict=True):
+            if not math.isfinite(harm):
+                self._refuse(each.name, each.proposal, "the answers are not finite with it")
+                continue
+            gain = _gain(saves, over)
+            weighed.append(Weighed(each.proposal, each.name, harm, gain, saves))
+        return sorted(weighed, key=lambda w: (w.price, -w.gain, w.proposal.paths))
+
+    def _refuse(self, name: str, one: Proposal, why: str) -> None:
+        place = ", ".join(one.paths) or "the whole"
+        log.info("%s, %s: left out: %s", name, place, why)
+        self.refused[f"{name} at {place}"] = why
+
+    def _tried(
+        self, scene: Scene, cells: Cells, saving: Saving, name: str, one: Proposal
+    ) -> tuple[_Tried, dict[str, float]] | None:
+        """How to try a proposal and what it saves; None where it gains nothing."""
+        spans = _dropped(scene, one)
+        if spans and not {"depth", "memory"} & saving.over.keys():
+            saves = saving.of_drop(spans[0].path)
+            return (_Tried(name, one, Skip().changes(spans), 0.0), saves) if _gain(saves, saving.over) > 0 else None
+        shrunk = done(scene.module, one).eval()
+        saves = saving.of(shrunk, name, one)
+        if not _gain(saves, saving.over) > 0:
+            return None
+        changes = Skip().changes(spans) if spans else cells.changes(shrunk)
+        loss = 0.0 if changes is not None else self.loss(shrunk, sum(batch.rows for batch in scene.batches))
+        return _Tried(name, one, changes, loss), saves
+
+    def _harms(self, scene: Scene, tried: Sequence[_Tried]) -> Iterator[float]:
+        """How much the loss grows with each."""
+        if not tried:
+            return iter(())
+        parts = tuple(split(scene.batches, size_of_batch(scene, MEMORY)))
+        trial = Trial(Scene(scene.module, scene.anatomy, parts, scene.task, scene.seed))
+        base, told = trial.told([one.changes for one in tried if one.changes is not None])
+        before, found = float(base.loss.mean()), iter(told)
+        return ((one.loss if one.changes is None else float(next(found).loss.mean())) - before for one in tried)
+
+
+def _gain(saves: Mapping[str, float], over: Mapping[str, float]) -> float:
+    return sum(min(saves[metric] / missing, 1.0) for metric, missing in over.items())
+
+
+def _dropped(scene: Scene, one: Proposal) -> tuple[Span, ...]:
+    """The span that a proposal drops and does nothing else, where a run that skips it is the same; else none.
+
+    In a Net that is so where the wiring adds its layers to one stream: others may scale by their depth.
+    """
+    if len(one.edits) != 1 or not isinstance(one.edits[0], Drop) or one.weights:
+        return ()
+    if isinstance(scene.module, Net):
+        stage = scene.module.spec.stages[int(one.paths[0].split(".")[1])]
+        if wiring_of(stage.wiring, stage.dim, stage.depth).groups() is None:
+            return ()
+    return tuple(span for span in scene.anatomy.spans if span.path == one.paths[0])
