@@ -27,7 +27,7 @@ FLOAT, BOOL = TensorProto.FLOAT, TensorProto.BOOL
 STEMS = {
     0: ("vector[features=5]", (2, 5)),
     1: ("tokens[vocabulary=11,length=6]", (2, 6)),
-    2: ("convolution[channels=3]", (2, 6, 4, 3)),
+    2: ("convolution[channels=3]", (2, 10, 4, 3)),  # rep_mlp reads pieces of 5 by 2
 }
 
 

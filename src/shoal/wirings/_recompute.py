@@ -6,7 +6,7 @@ of the batch again but do not move the running ones a second time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
@@ -70,11 +70,11 @@ class Moment:
 
 
 class Step(NamedTuple):
-    """One step of the columns: level <- layer(the level below + the one above) + scale * level."""
+    """One step of the columns: level <- layer(the level below + the one above) + scale() * level."""
 
     level: int
     layer: Branch
-    scale: Tensor
+    scale: Callable[[], Tensor]
 
     def branch(self, x: Tensor, levels: Sequence[Tensor]) -> Tensor:
         """What the layer adds: below the first level stands the input, above the last nothing."""
@@ -83,11 +83,11 @@ class Step(NamedTuple):
 
     def forth(self, x: Tensor, levels: Sequence[Tensor]) -> Tensor:
         """The level behind the step."""
-        return self.branch(x, levels) + self.scale * levels[self.level]
+        return self.branch(x, levels) + self.scale() * levels[self.level]
 
     def back(self, x: Tensor, levels: Sequence[Tensor]) -> Tensor:
         """The level before the step."""
-        return (levels[self.level] - self.branch(x, levels)) / self.scale
+        return (levels[self.level] - self.branch(x, levels)) / self.scale()
 
 
 class Reversal:
@@ -146,9 +146,9 @@ class Reversal:
         with self.moments[at].again(), saved_tensors_hooks(keep, _lost):
             added = step.branch(x, levels)
             with torch.no_grad():
-                before = (levels[step.level] - added) / step.scale
+                before = (levels[step.level] - added) / step.scale()
             levels[step.level] = before.requires_grad_(self.needed[at][1 + step.level])
-            added + step.scale * levels[step.level]
+            added + step.scale() * levels[step.level]
         self.levels[step.level] = before.detach()
         self.at, self.kept = at, kept
 

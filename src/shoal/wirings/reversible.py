@@ -19,7 +19,8 @@ Papers   reversible-column-networks
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -59,30 +60,36 @@ class Reversible(Wiring):
 
     def forward(self, x: Tensor, layers: Sequence[Branch]) -> Tensor:
         if self.recompute and recomputes():
-            return Reversal(self._steps(layers)).run(x, self.levels)
+            return Reversal(self._steps(layers, self._scale)).run(x, self.levels)
         return self.run(x, layers)[-1]
 
     def run(self, x: Tensor, layers: Sequence[Branch]) -> list[Tensor]:
         """All levels behind the last column."""
         levels = [x] * self.levels
-        for step in self._steps(layers):
+        for step in self._at_once(layers):
             levels[step.level] = step.forth(x, levels)
         return levels
 
     def inverse(self, x: Tensor, levels: Sequence[Tensor], layers: Sequence[Branch]) -> list[Tensor]:
         """The levels before the first column, found from those behind the last: each of them is x again."""
         found = list(levels)
-        for step in reversed(self._steps(layers)):
+        for step in reversed(self._at_once(layers)):
             found[step.level] = step.back(x, found)
         return found
 
-    def _steps(self, layers: Sequence[Branch]) -> list[Step]:
-        scales = self._scales().unbind()
-        return [Step(self.level(index), layer, scales[index]) for index, layer in enumerate(layers)]
+    def _at_once(self, layers: Sequence[Branch]) -> list[Step]:
+        """The steps where memory does not count: all scales are made at once, one by one they cost as much as a small
+        layer each."""
+        return self._steps(layers, self._away_from_0(self.gamma).unbind().__getitem__)
 
-    def _scales(self) -> Tensor:
-        """All gammas, kept away from 0 (at once: step by step it costs as much as a small layer); backward goes past
-        the keeping, so that they can come back."""
-        gamma = self.gamma
-        kept = torch.where(gamma < 0, gamma.clamp(max=-self.least), gamma.clamp(min=self.least))
-        return gamma + (kept - gamma).detach()
+    def _steps(self, layers: Sequence[Branch], scale: Callable[[int], Tensor]) -> list[Step]:
+        return [Step(self.level(index), layer, partial(scale, index)) for index, layer in enumerate(layers)]
+
+    def _scale(self, index: int) -> Tensor:
+        return self._away_from_0(self.gamma[index])
+
+    def _away_from_0(self, gamma: Tensor) -> Tensor:
+        """Kept away from 0; backward goes past the keeping, so that it can come back."""
+        with torch.no_grad():
+            moved = torch.where(gamma < 0, gamma.clamp(max=-self.least), gamma.clamp(min=self.least)) - gamma
+        return gamma + moved
