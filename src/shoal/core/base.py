@@ -314,7 +314,8 @@ class Measure(Method, ABC):
 
 @dataclass(frozen=True)
 class Proposal:
-    """Edits that belong together: they take ``paths`` away and, where ``into`` is a path, put one span there.
+    """Edits that belong together: they take ``paths`` away and, where ``into`` is a path, put one span there. One that
+    names no paths touches everything, and goes with no other.
 
     ``weights``: values that data told, to be set once the edits are done, by their names in the edited module; all
     others are as the edits leave them.
