@@ -77,7 +77,7 @@ def accuracy(data: Dataset, seeds: int) -> Iterator[Row]:
         yield row | {"ok": "-" if gap is None else "ok" if abs(gap) <= 1 else "MISSED" if gap < 0 else "above"}
 
 
-def depth(data: Dataset, seeds: int, depths: Sequence[int]) -> Iterator[Row]:
+def depth(data: Dataset, seeds: int, depths: Sequence[int], only: Sequence[str]) -> Iterator[Row]:
     """Plain graph convolutions of growing depth, and what is said to help."""
     how = recipe(0.01, 5e-4, 200)
     nets: dict[str, tuple[Callable[[int], str], TrainingRecipe]] = {
@@ -95,6 +95,8 @@ def depth(data: Dataset, seeds: int, depths: Sequence[int]) -> Iterator[Row]:
         "dgmlp, layers": (lambda d: f"dgmlp[hops=20,depth={d},dropout=0.5]", how),
     }
     for name, (spec, given) in nets.items():
+        if not any(name.startswith(each) for each in only):
+            continue
         row: Row = {"net": name}
         for layers in depths:
             row[str(layers)] = statistics.fmean(accuracies(spec(layers), data, given, seeds)[0])
@@ -228,6 +230,7 @@ def main() -> None:
     reader.add_argument("--seeds", type=int, default=10)
     reader.add_argument("--seconds", type=float, default=10.0, help="for one timing")
     reader.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
+    reader.add_argument("--nets", nargs="+", default=[""], help="of the part depth: those whose names begin so")
     reader.add_argument("--depths", type=int, nargs="+", default=list(DEPTHS))
     given = reader.parse_args()
     torch.set_num_threads(1)
@@ -236,7 +239,7 @@ def main() -> None:
         "accuracy": lambda: accuracy(data, given.seeds),
         "speed": lambda: speed(data, given.seconds),
         "mlp": lambda: mlp(data, given.seeds),
-        "depth": lambda: depth(data, given.seeds, given.depths),
+        "depth": lambda: depth(data, given.seeds, given.depths, given.nets),
     }
     for name in given.parts:
         found = []
