@@ -31,8 +31,8 @@ def _shapes(x: Tensor, *_: object) -> tuple[Tensor, Tensor]:
 
 
 if not torch._C._dispatch_has_kernel_for_dispatch_key(KERNEL, "Meta"):
-    _library = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
-    _library.impl(KERNEL.removeprefix("aten::"), _shapes, "Meta")  # type: ignore[no-untyped-call]
+    _kernels = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
+    _kernels.impl(KERNEL.removeprefix("aten::"), _shapes, "Meta")  # type: ignore[no-untyped-call]
 
 
 class Grid(nn.Module):
