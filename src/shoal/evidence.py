@@ -6,6 +6,8 @@ Scores belong to the same held-out examples, in the same order; higher is better
 answers do not prove a difference of exactly 0. Other scores: Student's t or Hall's correction of it for skewness, which
 losses have, whichever is wider; there, n identical scores do give an interval of width 0. Timings: the bootstrap.
 Examples must be independent: pool the rows of one patient into one score before.
+
+Longer than the house's 250 lines by a few: every interval and every test is read on one sheet.
 """
 
 from __future__ import annotations

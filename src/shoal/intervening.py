@@ -2,6 +2,8 @@
 
 Batch by batch, the module is run once and then again from each place on, with the change there. What is kept are three
 numbers an example: its loss, its score, and how far its answer went. Memory is that of one batch.
+
+Longer than the house's 250 lines: what is placed, run, judged and stopped early is one loop, read together.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ at once       all of the way by what was weighed on the original, in several way
 another       the best of those ways with its own answer forbidden
 
 Harms do not add up, and what is spoilt least before healing is not what heals best: so there is more than one.
+
+Longer than the house's 250 lines: every way of making a plan stands beside the others.
 """
 
 from __future__ import annotations
