@@ -313,6 +313,7 @@ def test_tables_stay_within_80_columns_and_say_the_words() -> None:
     for i, word in enumerate(PLAN):
         assert re.search(rf"^layers\.{i} +{word} +{0.1 * i:.4g} \[", rows[2 + i]), rows[2 + i]
     text = " ".join(shown.split())
+    assert "foreseen Predicted and realised growth of the loss: Spearman 0.88 over 5 sets of 2 to 4 spans" in text
     for words in ("7 of 8 spans [6, 7]", "0.90x", "95.9% [94.9, 96.9]", "difference -1.1 pt [-1.5, -0.7]", "depth_use"):
         assert words in text, words
 

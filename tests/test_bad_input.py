@@ -193,6 +193,6 @@ def test_a_pickle(cli: CommandLine, tmp_path: Path) -> None:
 def test_modules_that_do_not_fit(cli: CommandLine, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(MODULE, encoding="utf-8")
     words = ("--data", "mine.py:rows", "--quiet")
-    refused(cli, tmp_path, "compress", "mine.py:narrow", *words, names=("Narrow", "does not run", "give an example"))
+    refused(cli, tmp_path, "compress", "mine.py:narrow", *words, names=("Narrow", "does not run on", "give data"))
     refused(cli, tmp_path, "compress", "mine.py:number", *words, names=("mine.py:number", "returned int", "Module"))
     refused(cli, tmp_path, "show", "mine.py:narow", names=("narow", "did you mean 'narrow'?"))

@@ -138,7 +138,7 @@ def test_a_module_of_ones_own_is_compressed_and_what_it_prints_stays_out(cli: Co
     assert facts["recipe"]["base"] == "mine.py:layers"
     code, _, err = cli("compress", "mine", "--data", "mine.py:rows", cwd=workplace)
     assert code == 2
-    assert "--base PATH.py:function" in err
+    assert "--base mine.py:layers" in err
 
 
 def test_a_goal_out_of_reach_is_exit_4(cli: CommandLine, workplace: Path) -> None:

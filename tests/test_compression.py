@@ -16,6 +16,7 @@ import shoal
 from shoal.anatomy import anatomy
 from shoal.core.base import Proposal
 from shoal.core.errors import BadSetting, OutOfReach
+from shoal.core.part import Part
 from shoal.core.scene import Scene
 from shoal.core.spec import Spec
 from shoal.data import Dataset, open_data
@@ -102,7 +103,10 @@ def scale(net: nn.Module, digits: Dataset, goals: str = "depth<=50%") -> Scale:
 
 def test_what_a_proposal_gains_is_counted(digits: Dataset, trained: Net) -> None:
     weigher = Weigher(digits.valid.batch(slice(None)), TASKS.make(digits.signature.task), scale(trained, digits))
-    makers = {name: COMPRESSORS.get(name)() for name in ("skip", "flatten")}
+    whole = [name for name, _ in weigher.proposals(trained, {"flatten": COMPRESSORS.make(Part.parse("flatten"))})]
+    assert len(whole) == 4 * 2 + 2 * 3  # pairs: all units and those of one; fours: all, those of one and of two
+    pairs = Part.parse("flatten[together=[2],wide=[]]")
+    makers = {"skip": COMPRESSORS.get("skip")(), "flatten": COMPRESSORS.make(pairs)}
     proposals = weigher.proposals(trained, makers)
     assert [name for name, _ in proposals].count("skip") == 5
     assert [name for name, _ in proposals].count("flatten") == 4

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from shoal.core.errors import BadModel, BadSetting
-from shoal.costing import latency, peak_memory, per_span_ms
-from shoal.costing.timing import resident
+from shoal.costing import latency, peak_memory, per_span_ms, prepared
+from shoal.costing.timing import resident, runtimes
 from shoal.costing.timing.bursts import PAIRS, ratio_of, timed
 from shoal.costing.timing.latency import at_batch
 
@@ -136,6 +136,23 @@ def test_against_may_have_its_own_example():
     found = latency(net(1), X, (net(1, 32), {"input": torch.randn(2, 32)}), threads=1, seconds=0.02)
     assert found.against.n >= PAIRS
     assert found.ratio.n == PAIRS
+
+
+@pytest.mark.parametrize("runtime", ["eager", "onnxruntime"])
+def test_what_was_prepared_is_built_once_and_timed_again(runtime, monkeypatch):
+    calls = []
+    build = runtimes.RUNTIMES[runtime]
+    monkeypatch.setitem(runtimes.RUNTIMES, runtime, lambda *given: calls.append(given[0]) or build(*given))
+    old = prepared(net(8), X, runtime=runtime, threads=1)
+    built = len(calls)
+    for _ in range(2):
+        found = latency(net(1), X, old, runtime=runtime, threads=1, seconds=0.02)
+        assert found.against is not None
+        assert found.ratio.low <= found.ratio.value <= found.ratio.high
+    assert built == 1
+    assert not any(made is calls[0] for made in calls[1:])
+    with pytest.raises(BadSetting, match="prepared in"):
+        latency(net(1), X, old, runtime="compile", threads=1, seconds=0.02)
 
 
 def test_examples_are_brought_to_a_batch():

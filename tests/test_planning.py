@@ -26,6 +26,7 @@ from shoal.shrinking.healing import frozen, lessons_of, objective_for, pairs_of,
 from shoal.shrinking.planning import Plan, Planner, Taken, shortlist
 from shoal.shrinking.program import Way, choose
 from shoal.shrinking.ranking import agreement
+from shoal.shrinking.saving import Saving
 from shoal.shrinking.scale import Scale
 from shoal.shrinking.tracks import Track
 from shoal.shrinking.weighing import Weighed, Weigher
@@ -60,6 +61,22 @@ def test_the_program_finds_what_trying_all_sets_finds(rows: list[tuple[float, in
         assert sum(one.harm**power / unit + 1e-4 for one in found.options) == pytest.approx(cost, abs=1e-3)
     else:
         assert sum(one.saves["depth"] for one in found.options) == sum(one.saves["depth"] for one in options)
+
+
+def test_in_onnxruntime_like_spans_are_timed_once_and_share_a_run() -> None:
+    net = TinyResNet().eval()
+    example = torch.randn(1, 1, 16, 16)
+    scale = Scale(parse_goals("latency<=50%"), net, example, "onnxruntime")
+    paths = [span.path for span in anatomy(net, example).spans]
+    like: dict[tuple[object, ...], float] = {}
+    saving = Saving(scale, net, paths, scale.before, {"latency": 1.0}, like)
+    assert saving.shares.keys() == set(paths)
+    assert all(share >= 0 for share in saving.shares.values())
+    forms = {repr(net.get_submodule(path)) for path in paths}
+    assert sum(key[0] == "alone" for key in like) == len(forms) < len(paths)
+    timed = dict(like)
+    Saving(scale, net, paths, scale.before, {"latency": 1.0}, like)
+    assert like == timed
 
 
 def test_at_every_place_at_most_one_is_taken_and_none_inside_another() -> None:

@@ -36,7 +36,8 @@ from shoal.training import TrainingRecipe, train
 
 SPEC = "residual(mlp) 6x8"
 QUICK = TrainingRecipe(lr=2e-3, batch=32, epochs=3)
-ASKED: dict[str, Any] = {"to": "depth<=50%", "keep": "-40pt", "recipe": QUICK, "compressors": ("skip", "flatten")}
+PAIRS = "flatten[together=[2],wide=[]]"  # small steps, so that several plans lead to the goal
+ASKED: dict[str, Any] = {"to": "depth<=50%", "keep": "-40pt", "recipe": QUICK, "compressors": ("skip", PAIRS)}
 
 
 def blobs(rows: int = 360) -> tuple[Tensor, Tensor]:
@@ -243,7 +244,8 @@ def test_inputs_alone_are_enough(form: str) -> None:
 @pytest.mark.parametrize(
     ("rows", "why"),
     [
-        ([{"x": torch.ones(2, 6)}], "must be tensors, found dict"),
+        ([["some", "words", "only"]], "batch 0: got list of 3"),
+        (["some words"], "must be tensors, or dicts of them, found str"),
         ([torch.ones(20, 6), torch.ones(20, 6), torch.ones(20, 7)], "rows of one shape"),
     ],
 )

@@ -377,6 +377,17 @@ def test_augmentation_does_what_it_says():
         augmented(torch.randn(3, 4), ("flip",), generator_of(0))
 
 
+@pytest.mark.parametrize("name", AUGMENTS)
+def test_images_of_others_are_changed_in_the_same_way(name):
+    """Channels first, bytes or floats: what comes out is what channels last give, moved."""
+    x = torch.randint(1, 255, (9, 12, 10, 3), dtype=torch.uint8)
+    last = augmented(x, (name,), generator_of(0))
+    first = augmented(x.movedim(-1, 1), (name,), generator_of(0))
+    assert torch.equal(first, last.movedim(-1, 1))
+    assert torch.equal(augmented(x.movedim(-1, 1).float(), (name,), generator_of(0)), first.float())
+    assert not torch.equal(first, x.movedim(-1, 1))
+
+
 def test_a_stream_of_random_numbers_is_its_own():
     stream, device = Stream(0, torch.device("cpu")), torch.device("cpu")
     with stream:

@@ -19,7 +19,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from shoal.analyzed import Analysis, deepest
 from shoal.anatomy import anatomy
@@ -48,14 +48,14 @@ from shoal.interventions.skip import Skip
 from shoal.kinds import INTERVENTIONS, MEASURES, TASKS
 from shoal.net import Net
 from shoal.span_table import span_table
-from shoal.training.graphs import OnGraph, asked
+from shoal.training.graphs import OnGraph, OnNodes, asked
 from shoal.verdicts import SpanVerdict, alone, may_merge, merged, natures
 
 log = logging.getLogger("shoal.analysis")
 Say = Callable[[str], None]
 
 INTERVENED = ("skip", "loop", "swap", "parallel", "linear_map", "exit", "noise")
-CHOSEN = 256  # rows on which other interventions are seen, and on which the greedy search chooses
+CHOSEN = 128  # rows on which other interventions are seen, and on which the greedy search chooses
 ROWS = 2  # rows on which the anatomy is read
 
 
@@ -191,20 +191,6 @@ def _measured(
     return tables, maps, tuple(unfinished)
 
 
-class _Nodes(nn.Module):
-    """A net in front of a whole graph, asked for nodes. Its parts are the net's, and go by the net's own paths."""
-
-    def __init__(self, net: OnGraph) -> None:
-        super().__init__()
-        for name, part in net.net.named_children():
-            self.add_module(name, part)
-        self._asked = (net,)  # no part: it would stand before every path
-
-    def forward(self, nodes: Tensor) -> Tensor:
-        out: Tensor = self._asked[0](nodes)
-        return out
-
-
 def batches_of(
     module: nn.Module, data: Any, rows: int, target: str | None, seed: int
 ) -> tuple[nn.Module, list[Batch], Task | None]:
@@ -221,7 +207,7 @@ def batches_of(
     )
     task: Task = TASKS.make(dataset.signature.task)
     asked_of, split_of = asked(module, dataset.valid.take(rows, seed), torch.device("cpu"))
-    shown = _Nodes(asked_of) if isinstance(asked_of, OnGraph) else asked_of
+    shown = OnNodes(asked_of) if isinstance(asked_of, OnGraph) else asked_of
     return shown, [Batch(*split_of.batch(slice(None)))], task
 
 

@@ -21,6 +21,7 @@ from shoal.core.spans import Anatomy, Span
 from shoal.dataflow import Call, Recorder, record
 
 CHANNELS_FIRST = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+ONCE_IS_ENOUGH = (nn.ReLU, nn.ReLU6)  # twice does what once does
 MOST = 0.75  # of the sums in a module: where smaller spans carry so many, it is made of them
 ADDITIONS = {"add", "add_", "__add__", "__radd__", "__iadd__", "sum", "sub", "sub_", "__sub__", "__isub__"}
 
@@ -85,7 +86,8 @@ def _span(recorder: Recorder, part: nn.Module, one: Call, number: int) -> Span:
     shape = recorder.nodes[made].shape
     axis = 1 if len(shape) > 2 and any(isinstance(each, CHANNELS_FIRST) for each in part.modules()) else -1
     direct = stream == given and not scaled
-    return Span(one.path, stream is not None, sums > 0, sums, params, shape, number, direct, axis, one.form)
+    branch = stream is not None
+    return Span(one.path, branch, sums > 0, sums, params, shape, number, direct, axis, one.form, one.written)
 
 
 def _sums(recorder: Recorder, given: int, made: int) -> int:
@@ -244,7 +246,8 @@ def _chains(spans: tuple[Span, ...], calls: dict[str, Call]) -> tuple[tuple[str,
 
 
 def _folds(module: nn.Module, recorder: Recorder, calls: dict[str, list[Call]]) -> tuple[tuple[str, str], ...]:
-    """Pairs (matrix, norm or matrix) of which the second alone reads what the first gave."""
+    """Pairs (matrix, norm or matrix) of which the second alone reads what the first gave; and of activations of which
+    the second does again what the first did."""
     matrices = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
     norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
     once = {path: ones[0] for path, ones in calls.items() if len(ones) == 1}
@@ -263,4 +266,10 @@ def _folds(module: nn.Module, recorder: Recorder, calls: dict[str, list[Call]]) 
         linear = isinstance(first, nn.Linear)
         if (isinstance(second, norms) and (rows or not linear)) or (isinstance(second, nn.Linear) and linear):
             pairs.append((path, readers[one.made]))
-    return tuple(pairs)
+    clipped = {one.made: path for path, one in once.items() if type(module.get_submodule(path)) in ONCE_IS_ENOUGH}
+    stays: dict[str, str] = {}  # of a row of them the first
+    for path in sorted(clipped.values(), key=lambda path: once[path].begin):
+        before = clipped.get(once[path].given, path)
+        if before != path and type(module.get_submodule(before)) is type(module.get_submodule(path)):
+            stays[path] = stays.get(before, before)
+    return (*pairs, *((first, path) for path, first in stays.items()))

@@ -13,6 +13,7 @@ from torch import nn
 
 from shoal import __version__
 from shoal.core.base import Task
+from shoal.core.inputs import count
 from shoal.core.part import Part
 from shoal.costing import Cost, Latency, cost, per_span_ms
 from shoal.data import Dataset
@@ -24,6 +25,7 @@ from shoal.recipe import Recipe
 from shoal.shrinking.planning import Taken
 from shoal.shrinking.tracks import Track
 from shoal.training.evaluate import Result
+from shoal.training.graphs import standing
 from shoal.training.train import Run
 
 
@@ -153,6 +155,12 @@ class Compression:
             "target_scale": [list(part) for part in self.dataset.target_scale] if self.dataset.target_scale else None,
         }
 
+    def _standing(self, module: nn.Module) -> tuple[nn.Module, Any]:
+        """The module and what it is run on: a net that reads edges with all of its graph."""
+        if self.dataset.train.graph is None:
+            return module, self.example
+        return standing(module, self.dataset.train, count(self.example))
+
     @cached_property
     def report(self) -> dict[str, Any]:
         """Everything but the weights, as JSON."""
@@ -183,13 +191,14 @@ class Compression:
             "folded": self.folded.to_json() if self.folded else None,
             "after": self.after.to_json(),
             "ratio": self.ratio.to_json(),
-            "layers": layer_rows(self.original, self.module, self.spans, self.tracks, self.example),
+            "layers": layer_rows(self._standing(self.original), self._standing(self.module), self.spans, self.tracks),
             "edits": [_step_row(step) for step in self.steps],
             "controls": [control.to_json() for control in self.controls],
             "healing": [{key: row.get(key) for key in ("epoch", "loss", "quality", "seconds")} for row in rows],
             "front": [one.to_json() for one in self.front],
             "agreement": dict(self.agreement),
             "remarks": list(self.notes),
+            "interrupted": self.interrupted,
             "refused": [{"place": place, "why": why} for place, why in self.left.items()],
             "environment": {
                 **self.environment,
@@ -209,23 +218,24 @@ def _step_row(step: Taken) -> dict[str, Any]:
 
 
 def layer_rows(
-    original: nn.Module, final: nn.Module, spans: Sequence[str], tracks: Sequence[Track], example: Any
+    original: tuple[nn.Module, Any], final: tuple[nn.Module, Any], spans: Sequence[str], tracks: Sequence[Track]
 ) -> list[dict[str, Any]]:
-    """A row for each span of the original: its cost, what became of it, and the cost of what stands there now."""
+    """A row for each span of the original: its cost, what became of it, and the cost of what stands there now. Of both
+    the module and what it is run on."""
     home = {origin: track for track in tracks for origin in track.origins}
-    before, after = _span_costs(original, spans, example), _span_costs(final, [t.path for t in tracks], example)
+    before, after = _span_costs(*original, spans), _span_costs(*final, [t.path for t in tracks])
     rows: list[dict[str, Any]] = []
     for path in spans:
         track = home.get(path)
         first = track is not None and track.origins[0] == path
         fate = "dropped" if track is None else "kept" if len(track.origins) == 1 else f"merged into {track.path}"
-        row = {"path": path, "type": type(original.get_submodule(path)).__name__, **before[path], "fate": fate}
+        row = {"path": path, "type": type(original[0].get_submodule(path)).__name__, **before[path], "fate": fate}
         now = {"path": track.path, **after[track.path]} if track is not None and first else None
         rows.append({**row, "after": now})
     return rows
 
 
-def _span_costs(module: nn.Module, paths: Sequence[str], example: Any) -> dict[str, dict[str, Any]]:
+def _span_costs(module: nn.Module, example: Any, paths: Sequence[str]) -> dict[str, dict[str, Any]]:
     layers = cost(module, example, training=False).calls
     times = per_span_ms(module, example, list(paths), seconds=1.0) if paths else {}
     return {

@@ -7,7 +7,7 @@
     5  fold what is exact, measure everything again side by side with the original, test the floor on held-out rows
     6  controls: the same final shape from scratch, and random edits, both with the same healing
 
-Longer than the house's 250 lines by a few: the story is read from top to bottom; its steps stand in ``shrinking``.
+Longer than the house's 250 lines: the story is read from top to bottom; its steps stand in ``shrinking``.
 
 Choosing looks at the valid part only, the verdict at the test part only.
 """
@@ -18,38 +18,49 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from shoal.anatomy import anatomy
 from shoal.compressed import Compression, Control, Measured, Seen
 from shoal.core.base import Compressor, Task
 from shoal.core.errors import BadSetting, OutOfReach
+from shoal.core.inputs import Inputs
 from shoal.core.part import Part
 from shoal.core.spans import Span
-from shoal.costing import cost, latency
-from shoal.data import Dataset
-from shoal.evidence import compare, floor, parse_promise
-from shoal.goals import Goal, parse_goals
+from shoal.costing import latency
+from shoal.data import Dataset, Graph
+from shoal.evidence import Floor, Verdict, compare, floor, parse_promise
+from shoal.goals import parse_goals
 from shoal.kinds import COMPRESSORS, TASKS
 from shoal.net import Net
 from shoal.recipe import Recipe, edit_part
 from shoal.shrinking.controls import drawn, fresh
 from shoal.shrinking.folding import flat, folded, folds
-from shoal.shrinking.healing import blocks_for, objective_for, recipe_for, refrozen, settling, shorter
+from shoal.shrinking.healing import blocks_for, objective_for, recipe_for, refrozen, settling, shorter, unhealed
 from shoal.shrinking.planning import Candidate, Plan, Planner, shortlist, told
-from shoal.shrinking.ranking import FIRST, Placed, Ranking, agreement
+from shoal.shrinking.ranking import Placed, Ranking, agreement, cost_of
 from shoal.shrinking.scale import Scale, counts_of
 from shoal.shrinking.stages import Stages, mark, pack, pack_plans, unpack, unpack_plans
 from shoal.shrinking.unlabelled import opened
-from shoal.shrinking.warning import check_answers, check_floor, foreseen, unreached
-from shoal.shrinking.weighing import Weigher
+from shoal.shrinking.warning import (
+    check_answers,
+    check_floor,
+    check_loss,
+    check_trains,
+    copied,
+    foreseen,
+    nothing,
+    unreached,
+)
+from shoal.shrinking.weighing import Weigher, why_wide
 from shoal.training.engine import Objective
 from shoal.training.evaluate import Result, evaluate
+from shoal.training.graphs import read_of_graphs
 from shoal.training.recipe import TrainingRecipe
 from shoal.training.train import Run
 
@@ -61,6 +72,7 @@ RANKED = 4  # plans that are healed for a short while
 TIMED = 3.0  # seconds that the last latency of each contestant is measured for
 ALONE = 0.15  # of the whole healing is its first round, block by block
 Say = Callable[[str], None]
+AnyTest = TypeVar("AnyTest", Floor, Verdict)
 
 
 def compress(
@@ -72,7 +84,7 @@ def compress(
     within: float | None = None,
     target: str | None = None,
     seed: int = 0,
-    base: str | None = None,
+    base: Recipe | str | None = None,
     recipe: TrainingRecipe | None = None,
     compressors: Sequence[str] | None = None,
     controls: bool = True,
@@ -85,18 +97,20 @@ def compress(
     """Make a trained module shallower until ``to`` is met, heal it, and test whether ``keep`` held.
 
     module       any nn.Module that is trained; it is never changed
-    data         what ``open_data`` takes; for a module that is no Net, inputs are passed on as they are. Inputs alone
-                 (a tensor, or batches that are no (x, y)): then its own answers are asked for
+    data         what ``open_data`` takes; for a module that is no Net, inputs are passed on as they are, a dict as its
+                 keywords. Inputs alone (a tensor, a dict, batches that are no (x, y)): then its own answers are asked
+                 for
     to, keep     the goals and the floor, as ``parse_goals`` and ``parse_keep`` read them; keep=None promises nothing
     within       seconds for all of it; None: as long as the healing recipe takes
-    base         how the module is made (``file.py:function``), kept in the recipe
+    base         how the module is made (``file.py:function``, ``hf:FOLDER``), kept in the recipe; a Recipe where it was
+                 edited before
     recipe       of the healing; None: a short one for such data
     compressors  names, with settings where wanted (``channels[share=0.5]``); None: the usual ones
     controls     whether to run the two controls, each as long as the healing
     runtime      where latency is measured: eager, compile or onnxruntime; ``batch`` rows at a time
     checkpoint   a folder in which every finished stage is kept; with ``resume``, goes on from there
 
-    Ctrl-C ends searching or healing; what was taken so far is measured and returned, without controls.
+    Ctrl-C ends it: what was taken so far is measured and returned as it is, without controls that had not ended.
     Raises BadSetting, BadData or BadModel before any work, OutOfReach where nothing can be taken or ``within`` is too
     short. A goal that was approached but not met is no error: see ``Compression.met``.
     """
@@ -110,14 +124,19 @@ def compress(
     if resume and checkpoint is None:
         raise BadSetting("resume: no folder to go on from; give checkpoint=FOLDER")
     goals, kept = parse_goals(to), parse_promise(keep)
+    made = base if isinstance(base, Recipe) else Recipe(base)
     makers = _makers(compressors)
     dataset = opened(module, data, target, seed)
     task: Task = TASKS.make(dataset.signature.task)
     check_floor(task, kept)
-    original = copy.deepcopy(module).eval()
+    original = copied(module)
+    check_answers(original, dataset, task)
+    check_loss(original, dataset, task, kept)
     example = dataset.example(batch)
     found = anatomy(original, example)
-    check_answers(original, example, dataset, task)
+    check_trains(original, dataset, seed)
+    if controls:
+        fresh(Plan(original, [], []), seed)  # what cannot be drawn anew is said now, not behind the healing
     order = {
         "model": mark(original),
         "data": dataset.fingerprint,
@@ -133,10 +152,13 @@ def compress(
         note(text)
 
     before = stages.get("original")
-    scale = Scale(goals, original, example, runtime, before.facts["values"] if before else None)
+    graph = dataset.train.graph if isinstance(original, Net) and read_of_graphs(original) else None
+    nodes = None if graph is None else dataset.train
+    scale = Scale(goals, original, example, runtime, before.facts["values"] if before else None, nodes)
     stages.put("original", {"values": scale.before})
     rows = dataset.valid.take(CALIBRATION, seed).batch(slice(None))
-    weigher = Weigher(rows, task, scale, seed)
+    few = None if graph is None else dataset.valid.take(CALIBRATION, seed)
+    weigher = Weigher(rows, task, scale, seed, few)
     stop = math.inf if within is None else began + SEARCH_SHARE * within
     planner = Planner(original, weigher, makers, settling(dataset, seed), stop, say)
     say(f"original: {told(scale.before)}, {len(found.spans)} spans, valid loss {planner.base:.4f}")
@@ -145,25 +167,28 @@ def compress(
     if not candidates and time.perf_counter() >= stop:
         raise OutOfReach(f"within {within:g} s: no time to weigh a single edit; give more, or a smaller batch")
     if not candidates:
-        raise OutOfReach(_nothing(original, {**found.left, **weigher.refused}, goals))
+        wide = why_wide(original, makers, example)
+        raise OutOfReach(nothing(original, {**found.left, **weigher.refused, **wide}, goals))
     near = shortlist(candidates, 1)[0]
     if near.over:
         note(unreached(near, goals, scale.before))
 
     left = None if within is None else within - (time.perf_counter() - began)
     short = [] if planner.interrupted else shortlist(candidates, RANKED)
-    heal = recipe_for(recipe, dataset, left, (3 if controls else 1) + 3 * FIRST * (len(short) > 1) * len(short))
-    healer = _Healer(task, flat(original, example), found.spans, example, dataset, heal, seed, stages)
+    heal = recipe_for(recipe, dataset, left, (3 if controls else 1) + cost_of(len(short)))
+    healer = _Healer(task, flat(original, example), found.spans, example, dataset, graph, heal, seed, stages)
     ranking = Ranking(dataset, heal, seed, stages, say)
     ranking.rank([replace(one, plan=refrozen(one.plan, original)) for one in short], healer.objective)
     placed = ranking.placed
     best = placed[0].candidate if placed else (short or [near])[0]
     plan = refrozen(best.plan, original)
-    if ranking.interrupted and placed and placed[0].run is not None:
-        healed = placed[0].run
+    if planner.interrupted or ranking.interrupted:  # what is there is what it will be
+        there = placed[0].net if placed else plan.module
+        healed = (placed[0].run if placed else None) or unhealed(there, dataset, heal, seed, task)
     else:
         say(f"healing {best.way}, {len(plan.steps)} edits, by distillation from the original, {_length(heal)}")
-        healed = healer.heal("healing", plan)
+        begun = replace(plan, module=placed[0].net) if placed else plan
+        healed = healer.heal("healing", begun, placed[0].share if placed else 0.0)
     settled = _settled(planner, healed.net)
     seals = folds(settled, example)
     final = folded(settled, seals, example)
@@ -180,13 +205,17 @@ def compress(
         for number, (name, shape) in enumerate(shapes.items()):
             say(f"control: {name}, the same healing")
             control = healer.heal(f"control-{number}", shape())
-            if control.stopped == "interrupt":
+            interrupted = control.stopped == "interrupt"
+            if interrupted:
                 break  # trained for less than the compressed one, it is no control
             margin = kept.points if kept is not None and kept.points is not None else 0.0
-            ran.append(Control(name, control.test, compare(control.test.scores, last.scores, margin)))
+            verdict = _in_points(task, compare(control.test.scores, last.scores, margin))
+            ran.append(Control(name, control.test, verdict))
+    if interrupted:
+        note("interrupted: this is as far as it came, and what had not ended is left out")
     side = folds(original, example)
     aside = folded(original, side, example) if side else None
-    after = _measured(final, original, last, example, runtime, TIMED)
+    after = _measured(final, scale, last, TIMED)
     assert after.latency.against is not None
     alone = replace(after.latency, **asdict(after.latency.against), against=None, ratio=None)
     originally = {**scale.before, "latency": after.latency.against.median}
@@ -196,7 +225,7 @@ def compress(
     front = [*_front(planner, placed, evaluate(original, dataset.valid, task)), last_seen]
     return Compression(
         module=final,
-        recipe=Recipe(final.spec) if isinstance(final, Net) else Recipe(base, (*plan.edits, *seals)),
+        recipe=Recipe(final.spec) if isinstance(final, Net) else Recipe(made.base, (*made.edits, *plan.edits, *seals)),
         example=example,
         original=original,
         dataset=dataset,
@@ -205,10 +234,10 @@ def compress(
         limits=tuple(goal.limit(originally[goal.metric]) for goal in goals),
         values=tuple(values[goal.metric] for goal in goals),
         keep=kept,
-        floor=floor(first.scores, last.scores, kept),
-        before=Measured(first, cost(original, example), alone),
+        floor=_in_points(task, floor(first.scores, last.scores, kept)),
+        before=Measured(first, scale.cost(original, training=True), alone),
         after=after,
-        folded=_measured(aside, original, first, example, runtime, TIMED / 3) if aside is not None else None,
+        folded=_measured(aside, scale, first, TIMED / 3) if aside is not None else None,
         edits=tuple(edit_part(edit) for edit in (*plan.edits, *seals)),
         steps=tuple(plan.steps),
         spans=tuple(span.path for span in found.spans),
@@ -231,26 +260,28 @@ class _Healer:
     task: Task
     teacher: nn.Module
     spans: Sequence[Span]
-    example: Tensor
+    example: Inputs
     data: Dataset
+    graph: Graph | None
     recipe: TrainingRecipe
     seed: int
     stages: Stages
 
     def objective(self, one: Candidate) -> Objective:
         """What a candidate's network learns."""
-        return objective_for(self.task, self.teacher, one.plan)
+        return objective_for(self.task, self.teacher, one.plan, self.graph)
 
-    def heal(self, name: str, plan: Plan) -> Run:
-        """A first round block by block, where spans correspond, then end to end."""
-        net, blocks = plan.module, blocks_for(self.task, self.teacher, plan, self.spans, self.example)
+    def heal(self, name: str, plan: Plan, had: float = 0.0) -> Run:
+        """A first round block by block, where spans correspond, then end to end; ``had``: the share of the whole that
+        the plan's network has had already, so that all are healed as long as each other."""
+        net, blocks = plan.module, blocks_for(self.task, self.teacher, plan, self.spans, self.example, self.graph)
         if blocks is not None:
             first = self.stages.train(f"{name}-blocks", net, self.data, shorter(self.recipe, ALONE), self.seed, blocks)
             if first.stopped == "interrupt":
                 return first
             net = first.net
-        rest = self.recipe if blocks is None else shorter(self.recipe, 1 - ALONE)
-        whole = objective_for(self.task, self.teacher, plan)
+        rest = shorter(self.recipe, 1 - had - (0 if blocks is None else ALONE))
+        whole = objective_for(self.task, self.teacher, plan, self.graph)
         return self.stages.train(name, net, self.data, rest, self.seed, whole)
 
 
@@ -310,18 +341,10 @@ def _agreement(candidates: Sequence[Candidate], placed: Sequence[Placed]) -> dic
     }
 
 
-def _nothing(original: nn.Module, left: Mapping[str, str], goals: Sequence[Goal]) -> str:
-    why = "; ".join(f"{path}: {reason}" for path, reason in list(left.items())[:3])
-    return (
-        f"{type(original).__name__}: nothing was found that can be taken out to reach {', '.join(map(str, goals))} "
-        f"({why or 'it has no spans'}); loosen the goal or give a module with layers that keep their shape"
-    )
-
-
-def _measured(
-    module: nn.Module, original: nn.Module, result: Result, example: Any, runtime: str, seconds: float
-) -> Measured:
-    return Measured(result, cost(module, example), latency(module, example, original, runtime=runtime, seconds=seconds))
+def _measured(module: nn.Module, scale: Scale, result: Result, seconds: float) -> Measured:
+    one, before = scale.standing(module), scale.standing(scale.original)
+    times = latency(*one, before, runtime=scale.runtime, seconds=seconds)
+    return Measured(result, scale.cost(module, training=True), times)
 
 
 def _values(measured: Measured) -> dict[str, float]:
@@ -330,6 +353,11 @@ def _values(measured: Measured) -> dict[str, float]:
     assert time.ratio is not None
     assert time.against is not None
     return {**counts_of(measured.cost), "latency": time.ratio.high * time.against.median}
+
+
+def _in_points(task: Task, found: AnyTest) -> AnyTest:
+    """A test's difference told in points where the metric is a share, also of scores other than zeros and ones."""
+    return replace(found, difference=replace(found.difference, unit="pt")) if type(task).unit == "%" else found
 
 
 def _length(recipe: TrainingRecipe) -> str:

@@ -16,6 +16,7 @@ from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._pytree import tree_leaves
 
+from shoal.core.errors import BadModel
 from shoal.core.example import arguments, failed, tensors, unmarked
 
 PRODUCTS = {"mul", "mul_", "multiply", "__mul__", "__rmul__", "__imul__"}
@@ -40,7 +41,8 @@ class Call:
     """One call of a module: its main input and output as nodes, the first tensors that go in and come out.
 
     ``why`` it has none; ``odd``: why a part that takes one tensor and gives one cannot stand in its place; ``form``:
-    how it is called, the number of arguments by position and the names of the others.
+    how it is called, the number of arguments by position and the names of the others; ``written``: whether somebody
+    writes to its input or output when it is over.
     """
 
     path: str
@@ -51,6 +53,8 @@ class Call:
     odd: str = ""
     form: tuple[str, ...] = ()
     end: int = 0
+    written: bool = False
+    left: tuple[tuple[Tensor, int], ...] = ()  # its input and output, and how often each was written to till its end
 
 
 class Recorder(TorchFunctionMode):
@@ -137,6 +141,12 @@ def record(module: nn.Module, example: Any) -> Recorder:
 
     ``example`` is a tensor, a tuple of arguments or a dict of keyword arguments. Raises BadModel if it does not run.
     """
+    script = next((path for path, part in module.named_modules() if isinstance(part, torch.jit.ScriptModule)), None)
+    if script is not None:
+        raise BadModel(
+            f"{type(module).__name__}: {script or 'it'} is a script of torch.jit, whose parts cannot be seen; give the "
+            "module that was scripted in its place"
+        )
     recorder = Recorder(module)
     args, kwargs = arguments(example)
     fast = torch.backends.mha.get_fastpath_enabled()
@@ -148,6 +158,8 @@ def record(module: nn.Module, example: Any) -> Recorder:
                     _watch(stack, recorder, path, part)
             with recorder:
                 module(*args, **kwargs)
+        for one in recorder.calls:
+            one.written = any(tensor._version != before for tensor, before in one.left)
     except Exception as error:  # whatever a stranger's forward raises, the user must read it
         raise failed(module, error) from error
     finally:
@@ -169,6 +181,8 @@ def _watch(stack: ExitStack, recorder: Recorder, path: str, part: nn.Module) -> 
         found = tensors(out)
         if found:
             open_call.made = recorder.node(found[0])
+        ends = (*tensors((args, kwargs))[:1], *found[:1])
+        open_call.left = tuple((each, each._version) for each in ends if not each.is_inference())
         if not isinstance(out, Tensor):
             odd = f"it gives a {type(out).__name__}, not a tensor"
             open_call.odd = open_call.odd or odd

@@ -4,7 +4,8 @@ Scores belong to the same held-out examples, in the same order; higher is better
 
 0/1 scores: Tango's score interval for a difference of paired proportions, with a continuity correction; n identical
 answers do not prove a difference of exactly 0. Other scores: Student's t or Hall's correction of it for skewness, which
-losses have, whichever is wider; there, n identical scores do give an interval of width 0. Timings: the bootstrap.
+losses have, whichever is wider, and for a floor the row furthest out counts twice; there, n identical scores do give an
+interval of width 0. Timings: the bootstrap.
 Examples must be independent: pool the rows of one patient into one score before.
 
 Longer than the house's 250 lines by a few: every interval and every test is read on one sheet.
@@ -13,8 +14,9 @@ Longer than the house's 250 lines by a few: every interval and every test is rea
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,6 +25,7 @@ from scipy import optimize, stats
 from shoal.core.errors import BadData, BadSetting
 
 Array = NDArray[np.float64]
+Bounds: TypeAlias = Callable[[Array, float], tuple[Any, Any]]
 UNPROMISED = "not promised"
 
 
@@ -127,7 +130,8 @@ def proportion(correct: ArrayLike, level: float = 0.95) -> Evidence:
 def mean(values: ArrayLike, level: float = 0.95, unit: str = "") -> Evidence:
     """The mean of values, shape (n,) with n >= 2, with the wider of Student's and Hall's interval."""
     found = _scores(values, "values")
-    return Evidence(float(found.mean()), *_mean_bounds(found, _upper(level)), len(found), level, unit)
+    low, high = _mean_bounds(found, _upper(level))
+    return Evidence(float(found.mean()), float(low), float(high), len(found), level, unit)
 
 
 def ratio_of_medians(a: ArrayLike, b: ArrayLike, *, paired: bool = False, level: float = 0.95) -> Evidence:
@@ -168,7 +172,7 @@ def compare(a: ArrayLike, b: ArrayLike, margin: float, level: float = 0.95) -> V
     if not margin >= 0:
         raise BadSetting(f"margin {margin}: must be 0 or above")
     first, second = _same_length(_scores(a, "a"), _scores(b, "b"))
-    found = _difference(first, second, _upper(level), level)
+    found = _difference(first, second, _upper(level), level, _mean_bounds)
     same = -margin < found.low and found.high < margin
     word = "equivalent" if same else "better" if found.low > 0 else "worse" if found.high < 0 else "unclear"
     return Verdict(word, found, margin)
@@ -186,23 +190,32 @@ def floor(a: ArrayLike, b: ArrayLike, drop: float | Keep | None, level: float = 
     first, second = _same_length(_scores(a, "a"), _scores(b, "b"))
     both = 2 * _upper(level) - 1
     if keep is None:
-        return Floor(UNPROMISED, _difference(first, second, both, 2 * both - 1), None)
+        return Floor(UNPROMISED, _difference(first, second, both, 2 * both - 1, _wary_bounds), None)
     if keep.points is not None:
-        found = _difference(first, second, both, 2 * both - 1)
+        found = _difference(first, second, both, 2 * both - 1, _wary_bounds)
         kept, lost = found.low > -keep.points, found.high < -keep.points
     else:
         if not first.mean() < 0:
             raise BadData(f"a: its mean loss is not above 0, so {keep} has no meaning; keep points ('-0.5pt') instead")
-        ratio = float(second.mean() / first.mean())
-        around = ratio - 1 + (second - ratio * first) / first.mean()  # the ratio of means, made linear at its value
-        found = Evidence(ratio - 1, *_mean_bounds(around, both), len(first), 2 * both - 1, "%")
+        growth = _growth(first, second)
+        low, high = _wary_bounds(growth, both)
+        found = Evidence(float(growth.mean()), float(low), float(high), len(first), 2 * both - 1, "%")
         kept, lost = found.high < (keep.relative or 0.0), found.low > (keep.relative or 0.0)
     return Floor("pass" if kept else "fail" if lost else "inconclusive", found, keep)
 
 
-def _difference(a: Array, b: Array, side: float, level: float) -> Evidence:
+def _growth(a: Array, b: Array) -> Array:
+    """How much the mean loss grows, row by row: the ratio of means, made linear at its value; of shape (..., n)."""
+    middle = a.mean(axis=-1, keepdims=True)
+    ratio = b.mean(axis=-1, keepdims=True) / middle
+    grown: Array = ratio - 1 + (b - ratio * a) / middle
+    return grown
+
+
+def _difference(a: Array, b: Array, side: float, level: float, bounds: Bounds) -> Evidence:
     if not np.isin((a, b), (0, 1)).all():
-        return Evidence(float((b - a).mean()), *_mean_bounds(b - a, side), len(a), level)
+        low, high = bounds(b - a, side)
+        return Evidence(float((b - a).mean()), float(low), float(high), len(a), level)
     gained, lost = int((b > a).sum()), int((a > b).sum())
     return Evidence((gained - lost) / len(a), *_tango(gained, lost, len(a), side), len(a), level, "pt")
 
@@ -226,21 +239,37 @@ def _tango(gained: int, lost: int, n: int, side: float) -> tuple[float, float]:
     return lower(gained, lost), -lower(lost, gained)
 
 
-def _mean_bounds(values: Array, side: float) -> tuple[float, float]:
-    """Bounds of a mean, each one-sided at level `side`: the wider of Student's t and Hall's cubic transformation."""
-    n, centre = len(values), float(values.mean())
+def _mean_bounds(values: Array, side: float) -> tuple[Any, Any]:
+    """Bounds of a mean, each one-sided at level `side`: the wider of Student's t and Hall's cubic transformation.
+
+    Of values of shape (..., n), bounds of shape (...): simulations ask for many at once.
+    """
+    n, centre = values.shape[-1], values.mean(axis=-1)
     if n < 2:
         raise BadData("scores: 1 example is too few for an interval; give 2 or more")
-    spread, t, root = float(values.std(ddof=1)), float(stats.t.ppf(side, n - 1)), float(np.sqrt(n))
-    if spread <= 1e-12 * abs(centre):
-        return centre, centre
-    third = float((((values - centre) / spread) ** 3).mean()) / 3
+    spread, t, root = values.std(axis=-1, ddof=1), float(stats.t.ppf(side, n - 1)), float(np.sqrt(n))
+    varied = spread > 1e-12 * np.abs(centre)
+    unit = np.where(varied, spread, 1.0)
+    third = (((values - centre[..., None]) / unit[..., None]) ** 3).mean(axis=-1) / 3
+    skewed = np.abs(third) > 1e-6
+    safe = np.where(skewed, third, 1.0)
 
-    def hall(x: float) -> float:  # the statistic whose transformed value is x
-        return float(root / third * (np.cbrt(1 + 3 * third / root * (x - third / (2 * root))) - 1))
+    def hall(x: float) -> Any:  # the statistic whose transformed value is x
+        found = root / safe * (np.cbrt(1 + 3 * third / root * (x - third / (2 * root))) - 1)
+        return np.where(skewed, found, x)
 
-    up, down = (hall(t), hall(-t)) if abs(third) > 1e-6 else (t, -t)
-    return centre - spread / root * max(up, t), centre - spread / root * min(down, -t)
+    step = np.where(varied, spread, 0.0) / root
+    return centre - step * np.maximum(hall(t), t), centre - step * np.minimum(hall(-t), -t)
+
+
+def _wary_bounds(values: Array, side: float) -> tuple[Any, Any]:
+    """The same for a floor: for each bound the value that is furthest out counts twice, for what comes once in n rows
+    or less was hardly seen. Without it, 6 to 8% of false passes can come at 5% where few rows lose most."""
+    low, high = _mean_bounds(values, side)
+    least, most = values.min(axis=-1, keepdims=True), values.max(axis=-1, keepdims=True)
+    lower, _ = _mean_bounds(np.concatenate([values, least], axis=-1), side)
+    _, upper = _mean_bounds(np.concatenate([values, most], axis=-1), side)
+    return np.minimum(low, lower), np.maximum(high, upper)
 
 
 def _upper(level: float) -> float:

@@ -28,6 +28,7 @@ from shoal.evidence import Evidence, Floor, Keep, floor, mean
 from shoal.tasks.fidelity import Fidelity
 
 CACHED = 12 << 20  # bytes that are kept of a batch: beyond the caches, rows get dearer
+SHARED = 32  # rows that threads can share well, even beyond the caches
 LARGEST = 512  # rows of a batch
 LEARNED = 256  # rows on which interventions learn
 LOOK = 256  # rows after which it is first asked whether more of them are of use; then after twice as many, and so on
@@ -293,7 +294,8 @@ def size_of_batch(scene: Scene, memory: int) -> int:
     with scene.runs() as runs:
         one, two = (runs.record(scene.head(rows).batches[0].example).nbytes for rows in (1, 2))
     each = max(two - one, 1)
-    return max(1, min((min(memory, CACHED) - (one - each)) // each, LARGEST))
+    fits, cached = ((most - (one - each)) // each for most in (memory, min(memory, CACHED)))
+    return max(1, min(max(cached, SHARED), fits, LARGEST))
 
 
 def split(batches: Sequence[Batch], rows: int) -> Iterator[Batch]:

@@ -6,7 +6,6 @@ Recipe(base, edits).replay(module)                      all edits in order, then
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from shoal.core.base import Edit, Proposal
 from shoal.core.errors import BadModel, BadSpec
+from shoal.core.example import copy_of
 from shoal.core.part import Part
 from shoal.core.spec import Spec
 from shoal.kinds import EDITS
@@ -41,7 +41,7 @@ def replayed(module: nn.Module, edits: Sequence[Edit]) -> nn.Module:
     """All edits, one after another, as :func:`edited` does one."""
     if isinstance(module, Net):
         return load_net(*rewritten(module, edits)).train(module.training)
-    module = copy.deepcopy(module)
+    module = copy_of(module)
     for edit in edits:
         module = edit.apply(module)
     return module

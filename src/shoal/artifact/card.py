@@ -101,8 +101,12 @@ def _opening(facts: Mapping[str, Any], folder: str) -> str:
     if "folder" in facts.get("huggingface", {}):
         code = f'from transformers import AutoModel\n\nmodel = AutoModel.from_pretrained("{folder}/huggingface")'
         parts.append(f"With transformers (this class or the one for its task):\n\n```python\n{code}\n```")
-    takes = "; ".join(f"{each['type']} of shape {each['shape']}" for each in facts["example"])
+    takes = "; ".join(f"{_named(each)}{each['type']} of shape {each['shape']}" for each in facts["example"])
     return "\n\n".join([*parts, f"It takes: {takes or 'no tensors'}. The first number of a shape is the batch."])
+
+
+def _named(taken: Mapping[str, Any]) -> str:
+    return f"{_code(taken['name'])}, " if "name" in taken else ""
 
 
 def _missing(facts: Mapping[str, Any]) -> str:

@@ -106,7 +106,7 @@ def save(
             "spec": module.spec.to_json() if isinstance(module, Net) else None,
             "recipe": plain(recipe.to_json(), "recipe"),
             "weights": {**_size(module), "same": same},
-            "example": [{"shape": list(each.shape), "type": str(each.dtype)} for each in tensors(example)],
+            "example": _inputs(example),
             "programs": _programs(module, recipe, example, beside, onnx),
             "data": plain(data, "data"),
             "report": {key: plain(report[key], key) for key in IN_FACTS if key in report},
@@ -215,6 +215,16 @@ def _check(folder: Path, name: str, wanted: str) -> None:
             f"{path}: is truncated or was changed: expected sha256 {wanted[:12]}, found {found[:12]}; "
             "copy the folder again, or save it again"
         )
+
+
+def _inputs(example: Any) -> list[dict[str, Any]]:
+    """The shape and type of each tensor that the module takes, with its name where it is given by name."""
+    named = example.items() if isinstance(example, dict) else (("", example),)
+    return [
+        {"shape": list(each.shape), "type": str(each.dtype), **({"name": name} if name else {})}
+        for name, value in named
+        for each in tensors(value)
+    ]
 
 
 def _size(module: nn.Module) -> dict[str, int]:

@@ -7,8 +7,12 @@ kept in a .pt2: it is the user's data, and torch would keep it as a pickle.
 from __future__ import annotations
 
 import copy
+import importlib
+import io
 import logging
+import re
 import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +34,7 @@ from shoal.integers import has_grids, in_integers
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+ANSWERS = re.compile(rb"\b(transformers\.(?:modeling_outputs|models\.\w+\.modeling_\w+))\.\w+")
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 ON_GRIDS = 5e-2  # in integers: where a rounding falls the other way, a number moves by a whole step
 
@@ -96,8 +101,10 @@ def program(module: nn.Module, example: Any) -> Program:
 
 def write_pt2(module: nn.Module, example: Any, made: Program, path: Path) -> str:
     """Save a program, open the file again, and compare; how near it came."""
+    whole = io.BytesIO()  # torch aborts the process where it cannot write to the disk
     with quiet():
-        torch.export.save(made.exported, path)
+        torch.export.save(made.exported, whole)
+    path.write_bytes(whole.getbuffer())
     again = load_program(path)
     args, kwargs = arguments(on_cpu(module, example)[1])
     # the module runs second, on the random numbers that follow: one that draws some in eval mode is found out
@@ -126,6 +133,8 @@ def write_onnx(module: nn.Module, example: Any, made: Program, path: Path) -> st
         if len(names) != len(values):
             raise ValueError(f"it takes {len(names)} inputs where the example has {len(values)}")
         found = session.run(None, {name: value.numpy() for name, value in zip(names, values, strict=True)})
+    except OSError:  # a full disk is no fault of the module
+        raise
     except Exception as error:  # onnxruntime and the translation raise classes of their own, dozens of them
         raise failed(module, error, "does not go into ONNX", "use the .pt2") from error
     least = ON_GRIDS if has_grids(proto) else 1e-4
@@ -155,6 +164,7 @@ def load_program(path: Path | str) -> nn.Module:
     written = vet_program(file)
     try:
         with quiet():
+            _meet_answers(file)
             return torch.export.load(file).module(check_guards=False)  # guards are Python code
     except Exception as error:  # torch raises AssertionError, KeyError, its own ... for what it cannot read
         here = torch.__version__
@@ -162,6 +172,14 @@ def load_program(path: Path | str) -> nn.Module:
         raise BadArtifact(
             f"{file}: written by torch {written}, cannot be read by torch {here} ({_first_line(error)}); {fix}"
         ) from error
+
+
+def _meet_answers(file: Path) -> None:
+    """Import the modules of transformers whose classes the answers of a program are: torch knows them by that."""
+    with zipfile.ZipFile(file) as archive:
+        texts = [archive.read(name) for name in archive.namelist() if name.endswith("models/model.json")]
+    for name in sorted({found.decode() for text in texts for found in ANSWERS.findall(text)}):
+        importlib.import_module(name)
 
 
 def on_cpu(module: nn.Module, example: Any) -> tuple[nn.Module, Any]:

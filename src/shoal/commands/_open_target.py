@@ -5,6 +5,7 @@ a run folder     on an example like the one it was saved with
 a .pt2           on the shapes that it was exported for
 an .onnx         on the shapes in the file; it is counted without being run
 code             PATH.py:function or package.module:function, which gives a module, or (module, example)
+hf:FOLDER        a model of transformers, on --data or --input
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ from shoal.commands._models import described, is_code
 from shoal.commands._packages import made_by
 from shoal.commands._program_target import program_target
 from shoal.commands._target import Target, Times, module_target, time_module
+from shoal.commands._transformers import is_transformer, transformer
 from shoal.core.errors import BadModel, BadSetting, BadSpec
 from shoal.core.named import is_spec, read_spec
 from shoal.data import open_data
 from shoal.data.loaders import call
 from shoal.net import empty
+from shoal.shrinking.unlabelled import first_rows
 
 IN_PACKAGE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
@@ -37,6 +40,8 @@ def open_target(text: str, given: Given) -> Target:
     """The target of that name, counted. Raises a ShoalError that says what is wrong with it, or with what was given."""
     if given.inputs and (given.data or given.batch):
         raise BadSetting("--input: says all of the shape; leave --data and --batch out")
+    if is_transformer(text):
+        return _code(text, transformer(text), given)
     if is_code(text) or IN_PACKAGE.fullmatch(text):
         return _code(text, call(text) if is_code(text) else made_by(text), given)
     if not Path(text).exists() and is_spec(text):
@@ -82,7 +87,7 @@ def _code(text: str, made: Any, given: Given) -> Target:
     if not isinstance(module, nn.Module):
         raise BadModel(f"{text}: returned {type(made).__name__}; return a torch.nn.Module, or (module, example)")
     if given.data:
-        example = open_data(given.data, target=given.target, as_given=True).example(given.batch or 1)
+        example = first_rows(given.data, given.target, given.batch or 1)
     elif given.inputs:
         example = example_of(given.inputs)
     elif example is None:

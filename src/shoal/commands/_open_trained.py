@@ -24,23 +24,22 @@ from shoal.commands._models import described, is_code
 from shoal.commands._open_target import IN_PACKAGE
 from shoal.commands._packages import made_by
 from shoal.commands._talk import stdout_kept
-from shoal.core.errors import BadArtifact, BadModel, BadSetting, BadSpec, MissingExtra
+from shoal.commands._transformers import is_transformer, transformer
+from shoal.core.errors import BadArtifact, BadModel, BadSetting, BadSpec
 from shoal.core.named import is_spec
 from shoal.data.loaders import call
-
-HF = "hf:"
 
 
 def open_trained(text: str, weights: Path | None) -> tuple[nn.Module, dict[str, Any]]:
     """The module in eval mode, and the facts of its folder. Raises a ShoalError that says what is wrong with it."""
     with stdout_kept():
-        code = not text.startswith(HF) and (is_code(text) or bool(IN_PACKAGE.fullmatch(text)))
+        code = not is_transformer(text) and (is_code(text) or bool(IN_PACKAGE.fullmatch(text)))
         if weights is not None and not code:
             raise BadSetting(f"--weights {weights}: {text} has its own; leave it out, or name a function")
         if code:
             return _made(text, weights).eval(), {}
-        if text.startswith(HF):
-            return _transformer(text).eval(), {}
+        if is_transformer(text):
+            return transformer(text), {}
         return _file(text)
 
 
@@ -110,38 +109,3 @@ def _made(text: str, weights: Path | None) -> nn.Module:
         raise BadModel(
             f"--weights {str(error).partition(';')[0]}; give the function that makes their module"
         ) from error
-
-
-def _transformer(text: str) -> nn.Module:
-    """A model of transformers from a folder; nothing is downloaded or unpickled, and none of its code is run."""
-    folder = Path(text.removeprefix(HF))
-    if not (folder / "config.json").is_file():
-        raise BadModel(f"{text}: {folder} holds no config.json; give a local folder as save_pretrained writes it")
-    try:
-        import transformers
-    except ImportError as error:
-        raise MissingExtra(f"{text}: needs transformers; pip install 'shoal[huggingface]'") from error
-    logs = transformers.utils.logging
-    shown, level = logs.is_progress_bar_enabled(), logs.get_verbosity()
-    logs.disable_progress_bar()
-    logs.set_verbosity_error()
-    try:
-        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-        named = getattr(transformers, (config.architectures or ["AutoModel"])[0], None)
-        known = isinstance(named, type) and issubclass(named, transformers.PreTrainedModel)
-        cls: Any = named if known else transformers.AutoModel
-        module, told = cls.from_pretrained(
-            folder, config=config, local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
-    except Exception as error:  # transformers raises OSError, ValueError, KeyError, its own ... for what it cannot read
-        why = (str(error).splitlines() or [""])[0]
-        raise BadModel(f"{text}: transformers cannot read it ({type(error).__name__}: {why}); save it again") from error
-    finally:
-        logs.set_verbosity(level)
-        if shown:
-            logs.enable_progress_bar()
-    if told["missing_keys"]:
-        some = ", ".join(sorted(told["missing_keys"])[:3])
-        raise BadModel(f"{text}: holds no weights for {some}; save the whole model that its config names")
-    found: nn.Module = module
-    return found

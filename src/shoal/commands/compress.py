@@ -2,11 +2,18 @@
 
 shoal compress runs/digits --to "latency<=50%" --keep "-1pt"
 shoal compress my_model.py:trained --data my_model.py:batches --within 10min
+shoal compress hf:models/minilm --data my_texts.py:batches --to "depth<=55%" --keep "-2pt"
 shoal compress runs/houses --to "params<=30%,depth<=4" --keep "+1%" --out runs/small
 shoal compress runs/digits --compressor skip --compressor flatten --keep none --resume
 
+A function of data gives (X, y), batches (x, y), or inputs alone: then the original's answers are asked for. An input is
+a tensor, or a dict of the module's arguments by their names. hf:FOLDER is a model of transformers; what is saved of it
+holds a folder that from_pretrained opens, where that format can say what is left: --compressor "skip[whole=true]" takes
+whole layers alone.
+
 Exit code 0: goals met and quality kept. 3: quality not shown to be kept. 4: a goal was not reached.
-The best that was found is saved in any case.
+The best that was found is saved in any case, also behind Ctrl-C (exit code 130). --resume goes on with what was begun
+and not finished, killed or interrupted.
 """
 
 from __future__ import annotations
@@ -16,15 +23,15 @@ from typing import Annotated
 
 import typer
 
-from shoal.commands._folders import forget, place, unfinished
+from shoal.commands._folders import place, unfinished
 from shoal.commands._options import Json, Out, Overwrite, Quiet, RecipeFile, Seed, Target, Within, read_json, seconds
 from shoal.commands._talk import Talk
-from shoal.core.errors import BadData, BadModel, BadSetting, OutOfReach
+from shoal.core.errors import BadSetting
 from shoal.goals import parse_goals
 
 
 def run(
-    model: Annotated[str, typer.Argument(help="A run folder, or PATH.py:function that gives the trained module.")],
+    model: Annotated[str, typer.Argument(help="A run folder, PATH.py:function or hf:FOLDER: a trained module.")],
     data: Annotated[str | None, typer.Option(help="As for train; that of the run folder if not said.")] = None,
     target: Target = None,
     to: Annotated[
@@ -45,7 +52,9 @@ def run(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted one stopped.")] = False,
     recipe: RecipeFile = None,
-    base: Annotated[str | None, typer.Option(metavar="PATH.py:function", help="What a folder's model was.")] = None,
+    base: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="What a folder's model was: PATH.py:function or hf:FOLDER.")
+    ] = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> int:
@@ -55,13 +64,10 @@ def run(
     if runtime not in ("eager", "compile", "onnxruntime"):
         raise BadSetting(f"--runtime {runtime!r}: is none; give eager, compile or onnxruntime")
     settings = None if recipe is None else read_json(recipe, "--recipe")
-    name = f"{Path(model.rpartition('.py:')[0] or model).name}-compressed"
+    name = f"{Path(model.rpartition('.py:')[0] or model.removeprefix('hf:')).name}-compressed"
     folder = place(out, name, overwrite=overwrite, resume=resume)
-    work = unfinished(folder)
-    if work.is_dir() and not resume:
-        talk.note(f"{work} holds a compression that was interrupted; it begins anew (--resume goes on with it)")
 
-    from shoal.commands._compressing import Order, compressed, finish  # brings torch: what is cheap comes before
+    from shoal.commands._compressing import Order, carried_out  # brings torch: what is cheap comes before
 
     order = Order(
         model,
@@ -77,14 +83,7 @@ def run(
         not no_controls,
         settings,
         tuple(compressor) if compressor else None,
-        work,
+        unfinished(folder),
         resume,
     )
-    begun = work.is_dir()
-    try:
-        found = compressed(talk, order)
-    except (BadSetting, BadData, BadModel, OutOfReach):
-        if not begun:
-            forget(folder)
-        raise
-    return finish(talk, found, folder, overwrite=overwrite or resume)
+    return carried_out(talk, order, folder, overwrite=overwrite or resume)

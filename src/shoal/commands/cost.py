@@ -24,7 +24,10 @@ from shoal.commands._talk import Talk
 
 def run(
     thing: Annotated[
-        str, typer.Argument(metavar="TARGET", help="Spec, run folder, .pt2, .onnx, PATH.py:function, package:function.")
+        str,
+        typer.Argument(
+            metavar="TARGET", help="Spec, run folder, .pt2, .onnx, PATH.py:function, package:function, hf:FOLDER."
+        ),
     ],
     given: Annotated[
         list[str] | None, typer.Option("--input", metavar="SHAPE", help="Such as 1x8x8x1 or 1x16:int64; one for each.")

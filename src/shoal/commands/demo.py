@@ -19,7 +19,7 @@ DATA, SPEC = "digits", "residual(conv) 24x16"
 TO, KEEP = "latency<=50%", "-1pt"
 EPOCHS = 12
 HEALING = {"lr": 1e-3, "batch": 64, "epochs": 8, "ema": 0.98, "clip": 1.0, "augment": ["shift"]}
-COMPRESSORS = ("skip", "flatten")
+COMPRESSORS = ("skip", "flatten[together=[2],wide=[]]")
 FAST = {"epochs": 1}  # of training and of healing, with --fast
 
 

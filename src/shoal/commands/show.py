@@ -16,7 +16,7 @@ import typer
 
 from shoal.artifact import load_program
 from shoal.building import complete_spec
-from shoal.commands._models import called, described, is_code
+from shoal.commands._models import described, is_made, made
 from shoal.commands._options import Json, Target
 from shoal.commands._specs import show_spec
 from shoal.commands._talk import Talk
@@ -26,16 +26,17 @@ from shoal.costing import cost
 from shoal.costing.table import short
 from shoal.data import open_data
 from shoal.report import tables
+from shoal.shrinking.unlabelled import first_rows
 
 
 def run(
-    thing: Annotated[str, typer.Argument(help="A run folder, a .pt2, a spec as text, or PATH.py:function.")],
+    thing: Annotated[str, typer.Argument(help="A run folder, a .pt2, a spec as text, PATH.py:function or hf:FOLDER.")],
     like: Annotated[str | None, typer.Option(metavar="DATA", help="Count costs on a row of such data.")] = None,
     target: Target = None,
     as_json: Json = False,
 ) -> None:
     talk = Talk(as_json)
-    if is_code(thing):
+    if is_made(thing):
         talk.done(_module(talk, thing, like, target))
     elif Path(thing).suffix == ".pt2":
         talk.done(_program(talk, thing))
@@ -57,9 +58,11 @@ def _folder(talk: Talk, folder: str) -> dict[str, Any]:
     talk.say(f"weights {facts['weights']['numbers']:,} numbers, {facts['weights']['bytes']:,} bytes")
     for edit in facts["recipe"]["edits"]:
         talk.say(f"edit    {edit['name']} {json.dumps(edit['settings'])}")
-    for name, made in facts["programs"].items():
-        told = made.get("missing") or f"takes a batch of {made['batch']}, equal {made['equal']}"
+    for name, program in facts["programs"].items():
+        told = program.get("missing") or f"takes a batch of {program['batch']}, equal {program['equal']}"
         talk.say(f"{name}: {told}")
+    if "huggingface" in facts:
+        talk.say(f"huggingface: {facts['huggingface'].get('missing', 'from_pretrained of transformers opens it')}")
     for table in tables(report) if report else []:
         talk.say()
         talk.show(table)
@@ -73,12 +76,12 @@ def _program(talk: Talk, file: str) -> dict[str, Any]:
 
 
 def _module(talk: Talk, place: str, like: str | None, target: str | None) -> dict[str, Any]:
-    module = called(place)
+    module = made(place)
     kind, size = type(module).__name__, sum(parameter.numel() for parameter in module.parameters())
     if like is None:
         talk.say(f"{place}: {kind}, {short(size)} params; --like DATA counts the rest on a row of it")
         return {"type": kind, "params": size}
-    found = cost(module, open_data(like, target=target, as_given=True).example(1))
+    found = cost(module, first_rows(like, target, 1))
     talk.say(f"{place}: {kind}, {found} (on one row of {like})\n")
     rows = [(x.path, x.type, str(x.output_shape), x.params, x.macs) for x in found.calls if x.params or x.macs]
     talk.table(["layer", "type", "gives", "params", "macs"], rows)

@@ -39,10 +39,6 @@ def run(
     settings = None if recipe is None else read_json(recipe, "--recipe")
     folder = place(out, Path(source.rpartition(":")[2]).name.split(".")[0], overwrite=overwrite, resume=resume)
     begun = unfinished(folder).is_dir()
-    if begun and not resume:
-        talk.note(
-            f"{unfinished(folder)} holds a training that was interrupted; it begins anew (--resume goes on with it)"
-        )
 
     from shoal.commands._trained import Order
     from shoal.commands._training import save_trained, trained  # brings torch: what is cheap comes before

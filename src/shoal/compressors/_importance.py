@@ -8,7 +8,8 @@ fisher        the same squared: what it would change to second order
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,9 @@ from torch.overrides import TorchFunctionMode
 
 from shoal.core.example import arguments, unmarked
 from shoal.core.scene import Batch, Scene, answer, cut
+from shoal.core.spec import LayerSpec
+from shoal.edits._narrowing import units_along
+from shoal.net import Net
 
 TOGETHER = 32  # rows of which one gradient is taken
 READS = {F.linear, F.conv1d, F.conv2d, F.conv3d}
@@ -56,7 +60,7 @@ class Importance:
             self._products = list(_products(self.scene.head(self.rows)))
 
     def of(self, places: Sequence[Place], count: int) -> Tensor | None:
-        """(units,); None where nothing that data says was seen of them."""
+        """(units,); None where nothing that data says was seen of them; zeros where the loss does not hang on them."""
         weights = dict(self.scene.module.named_parameters(remove_duplicate=False))
         held = [place for place in places if place.weight in weights]
         if self.by == "magnitude":
@@ -66,13 +70,31 @@ class Importance:
             seen = [place for place in held if place.axis == 1 and place.weight in self._reads]
             sizes = [place.total(self._read(place, weights[place.weight].detach()), count) for place in seen]
             return torch.stack(sizes).sum(dim=0) if sizes else None
-        found = [sum(place.total(one[place.weight], count) for place in held if place.weight in one)
-                 for one in self._products]  # fmt: skip
-        moved = torch.stack([torch.as_tensor(each).expand(count) for each in found])
+        found = [
+            [place.total(one[place.weight], count) for place in held if place.weight in one] for one in self._products
+        ]
+        moved = torch.stack([torch.stack(each).sum(dim=0) if each else torch.zeros(count) for each in found])
         return moved.abs().mean(dim=0) if self.by == "taylor" else moved.square().mean(dim=0)
 
     def _read(self, place: Place, weight: Tensor) -> Tensor:
         return weight.square().movedim(1, -1).mul(self._reads[place.weight]).movedim(-1, 1)
+
+
+def places_in_net(net: Net, path: str, spec: LayerSpec, width: str) -> list[Place]:
+    """The weights of a layer that hold one of its inner widths, as its block declares."""
+    block = f"{path}.block"
+    ends = units_along(spec, net.get_submodule(block), width)
+    return [one for end, units in ends.items() for one in _places_at(net, block, end, units)]
+
+
+def _places_at(net: Net, block: str, end: str, units: Tensor) -> Iterator[Place]:
+    """The weights at an end that the block declares, as far as they have an axis of that size."""
+    name, _, side = end.partition(":")
+    axis = 1 if side == "in" else 0
+    part = net.get_submodule(f"{block}.{name}")
+    for key, weight in part.named_parameters():
+        if weight.dim() > axis and weight.shape[axis] == len(units):
+            yield Place(f"{block}.{name}.{key}", axis, units)
 
 
 def _is_shift(weight: str) -> bool:
@@ -90,31 +112,34 @@ def _pieces(batch: Batch) -> list[Batch]:
 
 
 def _products(scene: Scene) -> list[dict[str, Tensor]]:
-    """Of every few rows: weight * gradient of the loss, by name; without a task, of answers summed at random signs."""
-    module, found = scene.module, []
+    """Of every few rows: weight * gradient of the loss, by name; without a task, of answers summed at random signs.
+
+    On a copy: what a run leaves in a module (some keep what they computed) would hang on weights that learn.
+    """
+    module, found = copy.deepcopy(scene.module), []
     generator = torch.Generator().manual_seed(scene.seed)
-    weights = {name: one for name, one in module.named_parameters() if one.is_floating_point()}
-    before = {name: one.requires_grad for name, one in weights.items()}
-    try:
-        for one in weights.values():
-            one.requires_grad_(True)
-        with unmarked(module), torch.enable_grad():
-            for batch in scene.batches:
-                for piece in _pieces(batch):
-                    args, kwargs = arguments(piece.example)
-                    given = answer(module(*args, **kwargs))
-                    if scene.task is not None and piece.target is not None:
-                        loss = scene.task.loss(given, piece.target)
-                    else:
-                        signs = torch.randint(0, 2, given.shape, generator=generator).to(given) * 2 - 1
-                        loss = (given * signs).sum() / len(given)
-                    grads = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
-                    pairs = zip(weights.items(), grads, strict=True)
-                    found.append({name: one.detach() * grad for (name, one), grad in pairs if grad is not None})
-    finally:
-        for name, one in weights.items():
-            one.requires_grad_(before[name])
+    weights = {name: one for name, one in module.named_parameters() if one.is_floating_point() or one.is_complex()}
+    for one in weights.values():
+        one.requires_grad_(True)
+    with unmarked(module), torch.enable_grad():
+        for batch in scene.batches:
+            for piece in _pieces(batch):
+                args, kwargs = arguments(piece.example)
+                given = answer(module(*args, **kwargs))
+                if scene.task is not None and piece.target is not None:
+                    loss = scene.task.loss(given, piece.target)
+                else:
+                    signs = torch.randint(0, 2, given.shape, generator=generator).to(given) * 2 - 1
+                    loss = (given * signs).sum() / len(given)
+                grads = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+                pairs = zip(weights.items(), grads, strict=True)
+                found.append({name: _moved(one.detach(), grad) for (name, one), grad in pairs if grad is not None})
     return found
+
+
+def _moved(weight: Tensor, grad: Tensor) -> Tensor:
+    """What the loss would change by, to first order, with the weight gone; of a complex one both parts go."""
+    return (weight * grad.conj()).real if weight.is_complex() else weight * grad
 
 
 class _Watch(TorchFunctionMode):

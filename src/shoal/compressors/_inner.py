@@ -9,10 +9,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from shoal.compressors._seen import coupling_of
 from shoal.compressors._standing import ordered
 from shoal.compressors._units import Units, units_of
-from shoal.core.scene import Scene, cut
-from shoal.coupling import Width, coupled
+from shoal.core.scene import Scene
+from shoal.coupling import Width
 from shoal.edits.narrow import Narrow
 from shoal.net import Net
 
@@ -45,7 +46,7 @@ def inner_widths(scene: Scene) -> Iterator[Inner]:
             if units.path in spans:
                 yield Inner(units.path, tuple(ordered(module, units)), partial(_of_net, units))
         return
-    for width in coupled(module, cut(scene.batches[0], 2).example).widths:
+    for width in coupling_of(scene).widths:
         around = [span for span in spans if all(f"{path}.".startswith(f"{span}.") for path in width.paths)]
         if around:
             weights = _standing(module, width)

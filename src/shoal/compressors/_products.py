@@ -51,7 +51,7 @@ class _Watch(TorchFunctionMode):
         y = (out if weight.dim() == 2 else out.movedim(1, -1)).flatten(0, -2)
         chooser = torch.Generator().manual_seed(self.seed + self.run)  # the same rows wherever the shape is the same
         rows = torch.randperm(len(y), generator=chooser)[: self.wanted]
-        read = x.flatten(0, -2)[rows].unsqueeze(-1) if weight.dim() == 2 else _patches(x, weight, rows, *how)
+        read = x.flatten(0, -2)[rows].unsqueeze(-1) if weight.dim() == 2 else patches(x, weight, rows, *how)
         gave = y[rows]
         self.last[name] = rows, gave
         self.found[name].append((read.cpu(), (gave if bias is None else gave - bias).cpu()))
@@ -71,7 +71,7 @@ class _Watch(TorchFunctionMode):
         return Product(x, y, torch.cat(self.streams[name]) if whole else None)
 
 
-def _patches(
+def patches(
     x: Tensor, weight: Tensor, rows: Tensor, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
 ) -> Tensor:
     """What a convolution without groups reads for some of its outputs: (rows, inputs, places of the kernel)."""

@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from shoal.compressors._seen import coupling_of
 from shoal.core.base import Linear, Norm, Proposal
 from shoal.core.scene import Scene
 from shoal.core.spec import LayerSpec
-from shoal.coupling import Width, coupled
+from shoal.coupling import Width
 from shoal.edits.narrow import Narrow
 from shoal.kinds import BLOCKS
 from shoal.net import Net
@@ -52,7 +53,9 @@ class Units:
 
     def proposal(self, keep: Sequence[int], weights: Mapping[str, Tensor]) -> Proposal:
         """To leave some units, with these weights."""
-        return Proposal((self.narrow(keep),), self.across or (self.path,), None if self.across else self.path, weights)
+        if self.across:
+            return Proposal((self.narrow(keep),), self.across, None, weights, stay=True)
+        return Proposal((self.narrow(keep),), (self.path,), self.path, weights)
 
     @property
     def each(self) -> int:
@@ -64,7 +67,7 @@ def units_in(scene: Scene) -> list[Units]:
     """Every such width, in the order of the spans."""
     if isinstance(scene.module, Net):
         return list(units_of(scene.module))
-    found = [_of_stranger(scene, width) for width in coupled(scene.module, scene.batches[0].example).widths]
+    found = [_of_stranger(scene, width) for width in coupling_of(scene).widths]
     return [units for units in found if units is not None]
 
 
@@ -122,9 +125,7 @@ def _of_stranger(scene: Scene, width: Width) -> Units | None:
         log.info("%s: not proposed: it is not read by one plain matrix or convolution alone", width.weight)
         return None
     around = [
-        span.path
-        for span in scene.anatomy.spans
-        if all(path != span.path and path.startswith(f"{span.path}.") for path in width.paths)
+        span.path for span in scene.anatomy.spans if all(f"{path}.".startswith(f"{span.path}.") for path in width.paths)
     ]
     path = max(around, key=len, default=width.path)
     makers = tuple(at for at in width.paths if at != reader and _plain(scene.module.get_submodule(at)))

@@ -18,15 +18,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from shoal.compressors._importance import Importance, Place
+from shoal.compressors._importance import Importance, Place, places_in_net
 from shoal.compressors._proposing import possible
+from shoal.compressors._seen import coupling_of, importance_of
 from shoal.core.base import Compressor, Linear, Proposal
 from shoal.core.errors import BadSetting, Refused
 from shoal.core.part import Value
 from shoal.core.scene import Scene
 from shoal.core.spec import LayerSpec
-from shoal.coupling import Width, coupled, cut_together
-from shoal.edits._narrowing import units_along, units_of
+from shoal.coupling import Width, cut_together
+from shoal.edits._narrowing import units_of
 from shoal.edits.narrow import Narrow
 from shoal.kinds import BLOCKS
 from shoal.net import Net
@@ -51,7 +52,7 @@ class Channels(Compressor):
         self.by, self.share, self.multiple, self.rows = by, share, multiple, rows
 
     def propose(self, scene: Scene) -> Iterator[Proposal]:
-        importance = Importance(scene, self.by, self.rows)
+        importance = importance_of(scene, self.by, self.rows)
         yield from (
             self._in_net(scene.module, importance) if isinstance(scene.module, Net) else self._any(scene, importance)
         )
@@ -71,14 +72,12 @@ class Channels(Compressor):
                     yield Proposal(tuple(edits), (path,), into=path)
 
     def _kept_in_net(self, net: Net, path: str, spec: LayerSpec, width: str, importance: Importance) -> tuple[int, ...]:
-        block, units = net.get_submodule(f"{path}.block"), units_of(spec, width)
-        ends = units_along(spec, block, width).items()
-        places = [one for end, along in ends for one in _places(net, f"{path}.block", end, along)]
-        groups = max(part.groups for part in block.modules() if isinstance(part, Linear))
-        return self._keep(importance.of(places, units), units, groups, path)
+        units = units_of(spec, width)
+        groups = max(part.groups for part in net.get_submodule(f"{path}.block").modules() if isinstance(part, Linear))
+        return self._keep(importance.of(places_in_net(net, path, spec, width), units), units, groups, path)
 
     def _any(self, scene: Scene, importance: Importance) -> Iterator[Proposal]:
-        found = coupled(scene.module, scene.head(2).batches[0].example)
+        found = coupling_of(scene)
         for place, why in found.left.items():
             log.info("%s: not narrowed: %s", place, why)
         within: dict[str, list[tuple[Width, tuple[int, ...]]]] = {}
@@ -114,22 +113,10 @@ class Channels(Compressor):
         return tuple(numbers) if len(numbers) < units else ()
 
 
-def _places(net: Net, block: str, end: str, units: Tensor) -> Iterator[Place]:
-    """The weights at an end that the block declares, as far as they have an axis of that size."""
-    name, _, side = end.partition(":")
-    axis = 1 if side == "in" else 0
-    part = net.get_submodule(f"{block}.{name}")
-    for key, weight in part.named_parameters():
-        if weight.dim() > axis and weight.shape[axis] == len(units):
-            yield Place(f"{block}.{name}.{key}", axis, units)
-
-
 def _span_around(scene: Scene, width: Width) -> str | None:
     """The smallest span that all weights of a width lie in."""
     around = [
-        span.path
-        for span in scene.anatomy.spans
-        if all(f"{path}.".startswith(f"{span.path}.") and path != span.path for path in width.paths)
+        span.path for span in scene.anatomy.spans if all(f"{path}.".startswith(f"{span.path}.") for path in width.paths)
     ]
     return max(around, key=len, default=None)
 
@@ -140,4 +127,6 @@ def _proposal(several: Sequence[tuple[Width, tuple[int, ...]]], span: str | None
     slices, settings = cut_together(widths, keeps)
     keep = keeps[0] if len(keeps) == 1 else ()
     edit = Narrow(path=span or widths[0].path, keep=keep, slices=slices, settings=settings)
-    return Proposal((edit,), (span,) if span else widths[0].paths, into=span)
+    if span:
+        return Proposal((edit,), (span,), into=span)
+    return Proposal((edit,), widths[0].paths, stay=True)

@@ -63,7 +63,7 @@ class LoRAP(Compressor):
             edits = tuple(edit for part, _ in parts for edit in part)
             weights = {name: value for _, own in parts for name, value in own.items()}
             across = tuple(dict.fromkeys(name for units in every for name in units.across))
-            one = Proposal(edits, across or (path,), None if across else path, weights)
+            one = Proposal(edits, across or (path,), None if across else path, weights, stay=bool(across))
             if edits and possible(net, one):
                 yield one
 

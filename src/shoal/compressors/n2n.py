@@ -98,7 +98,7 @@ class N2N(Compressor):
 def _drops(spans: Sequence[Span], way: Way) -> tuple[Drop, ...]:
     """The removals of a way, the last first: a Net numbers its layers anew."""
     gone = [span for span, kept in zip(spans, way, strict=True) if not kept]
-    return tuple(Drop(path=span.path, branch=span.branch) for span in reversed(gone))
+    return tuple(Drop(path=span.path, branch=span.branch, written=span.written) for span in reversed(gone))
 
 
 def _told(spans: Sequence[Span]) -> Tensor:

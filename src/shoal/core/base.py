@@ -317,6 +317,7 @@ class Proposal:
     """Edits that belong together: they take ``paths`` away and, where ``into`` is a path, put one span there. One that
     names no paths touches everything, and goes with no other.
 
+    ``stay``: nothing goes from the paths, what stands there only becomes smaller, as where a width lies in several.
     ``weights``: values that data told, to be set once the edits are done, by their names in the edited module; all
     others are as the edits leave them.
     """
@@ -325,13 +326,15 @@ class Proposal:
     paths: tuple[str, ...]
     into: str | None = None
     weights: Mapping[str, Tensor] = field(default_factory=dict, compare=False)
+    stay: bool = False
 
 
 class Compressor(Method, ABC):
     """Proposes what to edit next; it does not judge: harm and gain are measured. ``cls(*, ...)``.
 
     ``objective``: what heals its edits where that is not answering as the original does: a file's name in
-    training/objectives, whose class is made as ``cls(task, teacher)``.
+    training/objectives, whose class is made as ``cls(task, teacher)``, or ``cls(task, teacher, graph)`` where it names
+    one.
     """
 
     objective: ClassVar[str | None] = None

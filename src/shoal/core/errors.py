@@ -12,6 +12,7 @@
       Diverged               training that left the finite numbers
       FloorNotMet            exit 3: the goal was met, the quality was not shown to be kept
       OutOfReach             exit 4: budget too small or goal out of reach; the best so far is kept
+      Interrupted            exit 130: somebody pressed Ctrl-C; what is finished is kept
 
 Anything else that is raised is a bug of ours (exit 1).
 """
@@ -29,6 +30,7 @@ __all__ = [
     "BadSpec",
     "Diverged",
     "FloorNotMet",
+    "Interrupted",
     "MissingExtra",
     "OutOfReach",
     "Refused",
@@ -90,6 +92,12 @@ class OutOfReach(ShoalError):
     """The budget is too small or the goal out of reach; the best so far was saved."""
 
     exit_code = 4
+
+
+class Interrupted(ShoalError):
+    """Somebody pressed Ctrl-C; what is finished is kept, and it is said where."""
+
+    exit_code = 130
 
 
 def suggest(wrong: str, known: Iterable[str]) -> str:

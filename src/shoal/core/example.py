@@ -7,6 +7,7 @@ dict of str            module(**dict)
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -48,6 +49,14 @@ def failed(module: nn.Module, error: Exception, doing: str = "does not run on it
     return BadModel(f"{type(module).__name__} {doing}: {said}; {fix}")
 
 
+def copy_of(module: nn.Module) -> nn.Module:
+    """A deep copy, also where a run left tensors in parts of it that hang on weights, as weights normed in the way
+    before parametrizations do: these are copied as they are."""
+    every = [value for part in module.modules() for value in vars(part).values()]
+    left = {id(value): value.detach().clone() for value in every if isinstance(value, Tensor) and not value.is_leaf}
+    return copy.deepcopy(module, left)
+
+
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Eval mode inside; afterwards the training flag of every submodule is what it was, one by one.
@@ -69,14 +78,30 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def unmarked(module: nn.Module) -> Iterator[None]:
-    """:func:`evaluating`; buffers that the forward writes to and the random state are put back too."""
+    """:func:`evaluating`; buffers that the forward writes to, tensors that it keeps in parts of the module, and the
+    random state are put back too."""
     before = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
+    held = [(part, dict(vars(part))) for part in module.modules()]
     with evaluating(module), torch.random.fork_rng(devices=[]):
         versions = [buffer._version for buffer, _ in before]
         try:
             yield
         finally:
             with torch.no_grad():
-                for (buffer, old), version in zip(before, versions, strict=True):
+                for (buffer, was), version in zip(before, versions, strict=True):
                     if buffer._version != version:
-                        buffer.copy_(old)
+                        buffer.copy_(was)
+            for part, old in held:
+                _put_back(part, old)
+
+
+def _put_back(part: nn.Module, before: dict[str, Any]) -> None:
+    """The plain attributes that hold a tensor now, or held one, as they were."""
+    now = vars(part)
+    kept = [key for key, value in now.items() if isinstance(value, Tensor) and before.get(key) is not value]
+    lost = [key for key, value in before.items() if isinstance(value, Tensor) and now.get(key) is not value]
+    for key in {*kept, *lost}:
+        if key in before:
+            now[key] = before[key]
+        else:
+            del now[key]

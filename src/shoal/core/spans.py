@@ -79,7 +79,8 @@ class Span:
 
     ``visit``: which of its visits this is; ``direct``: a branch whose input is the very stream that it is added to, no
     learned scale between; ``axis``: where its channels are, 1 where it convolves channels first, else -1; ``form``: how
-    it is called, the number of arguments by position and the names of the others.
+    it is called, the number of arguments by position and the names of the others; ``written``: whether somebody writes
+    to what it takes or gives when it is over, so that one may not stand for the other.
     """
 
     path: str
@@ -92,6 +93,7 @@ class Span:
     direct: bool = False
     axis: int = -1
     form: tuple[str, ...] = ()
+    written: bool = False
 
     @property
     def parent(self) -> str:

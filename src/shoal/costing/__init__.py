@@ -2,7 +2,7 @@
 
 from shoal.costing.counting.count import cost
 from shoal.costing.table import Cost, LayerCost, Operation, Peak
-from shoal.costing.timing.latency import Latency, Spread, latency, per_span_ms
+from shoal.costing.timing.latency import Latency, Prepared, Spread, latency, per_span_ms, prepared
 from shoal.costing.timing.resident import peak_memory
 
 __all__ = [
@@ -11,9 +11,11 @@ __all__ = [
     "LayerCost",
     "Operation",
     "Peak",
+    "Prepared",
     "Spread",
     "cost",
     "latency",
     "peak_memory",
     "per_span_ms",
+    "prepared",
 ]

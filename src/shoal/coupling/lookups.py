@@ -14,6 +14,13 @@ def embedding(follow: Follow, op: Operation) -> list[Axes]:
     return [(*follow.of(op.given["indices"]), width)]
 
 
+def bags(follow: Follow, op: Operation) -> list[Axes]:
+    """Rows for numbers, those of a bag summed or averaged; what comes beside counts the numbers of each bag."""
+    rows, width = follow.of(op.given["weight"])
+    follow.labels.pin(rows, f"its rows are looked up by number {follow.here}")
+    return [(follow.labels.fixed(follow.shape(op.made[0])[0], f"it is a bag {follow.here}"), width)]
+
+
 def indexed(follow: Follow, op: Operation) -> list[Axes]:
     """x[..., index, ...]: the axes that are not indexed stay what they are."""
     x, indices = follow.of(op.given["self"]), op.given["indices"]
@@ -75,6 +82,7 @@ LOOKUPS: dict[str, Rule] = {
     **alike("index_add index_copy scatter scatter_add scatter_reduce index_reduce", put),
     **alike("index_select gather", picked),
     "embedding": embedding,
+    **alike("_embedding_bag _embedding_bag_forward_only", bags),
     "index": indexed,
     "index_put": index_put,
 }

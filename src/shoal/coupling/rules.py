@@ -37,6 +37,23 @@ def linear(follow: Follow, op: Operation) -> list[Axes]:
     return [(*x[:-1], weight[0])]
 
 
+def trilinear(follow: Follow, op: Operation) -> list[Axes]:
+    """Three tensors multiplied number by number, each with axes of one put in where it has none, and some summed."""
+    summed_over = [
+        axis_of(dim, len(op.given["expand1"]) + len(follow.of(op.given["i1"]))) for dim in op.given["sumdim"]
+    ]
+    places: dict[int, list[Axis]] = {}
+    for name, expand in (("i1", "expand1"), ("i2", "expand2"), ("i3", "expand3")):
+        axes = list(follow.of(op.given[name]))
+        for place in range(len(axes) + len(op.given[expand])):
+            if place not in op.given[expand]:
+                places.setdefault(place, []).append(axes.pop(0))
+    for several in places.values():
+        for other in several[1:]:
+            follow.labels.unite(several[0], other)
+    return [tuple(places[place][0] for place in sorted(places) if place not in summed_over)]
+
+
 def convolution(follow: Follow, op: Operation) -> list[Axes]:
     """Channels in and out as a matrix has them, kernels and places stay. In groups: see :func:`_groups`."""
     x, weight, groups = follow.of(op.given["input"]), follow.of(op.given["weight"]), op.given["groups"]
@@ -244,6 +261,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys([f"_scaled_dot_product_{way}" for way in _SDPA], attention),
     **alike("_fft_r2c _fft_c2c _fft_c2r", fourier),
     "linear": linear,
+    "_trilinear": trilinear,
     "native_group_norm": group_norm,
     "im2col": unfolded,
     "glu": gated,

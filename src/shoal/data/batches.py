@@ -1,11 +1,12 @@
 """Batches: data that any module is shown as it stands, batch by batch: (x, y), or inputs alone.
 
-An input is a tensor, a tuple of arguments or a dict of keyword arguments. Nothing is split, and nothing prepared.
+An input is a tensor, a tuple of arguments or a dict of keyword arguments; one such dict by itself is one batch. Nothing
+is split, and nothing prepared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -36,7 +37,8 @@ def batches_in(module: nn.Module, data: Iterable[Any], rows: int) -> tuple[list[
 
     Raises BadData where there is no batch, or one is none.
     """
-    found = _taken(data, rows)
+    whole = (cut(Batch(dict(data)), rows),) if isinstance(data, Mapping) else data
+    found = _taken(whole, rows)
     if not found:
         raise BadData("batches: there is none; give an iterable that can still be gone through")
     if rows_meet(module, found[0]):

@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from shoal.core.errors import BadData
+from shoal.core.inputs import Inputs, count, first, taken
 from shoal.core.part import Part
 from shoal.data.columns import fit_table
 from shoal.data.dataset import Dataset, Signature, Split
 from shoal.data.encoders import Encoder, Given, Pixels
+from shoal.data.given import raw_of, sizes_of, told_of
 from shoal.data.split import Parts, cut, fingerprint
 from shoal.data.target import Target, find_target
 
@@ -46,23 +48,20 @@ def build_places(pixels: Tensor, target: Target, *, name: str, seed: int, offici
     return _assemble(name, x, target, parts, signature, encoder, encoder.prepare, [*layout, *cuts], mark)
 
 
-def build_given(x: Tensor, y: object, *, name: str, seed: int, task: str | None, official: int = 0) -> Dataset:
-    """From a tensor that a stranger's model takes as it is, with its targets."""
-    tokens = x.ndim == 2 and x.dtype in (torch.int32, torch.int64) and x.numel() > 0 and int(x.min()) >= 0
-    vocabulary = int(x.max()) + 1 if tokens else None
-    shifted = _next_tokens(x, y) if tokens else None
+def build_given(x: Inputs, y: object, *, name: str, seed: int, task: str | None, official: int = 0) -> Dataset:
+    """From inputs that a stranger's model takes as they are, with their targets."""
+    places, channels, vocabulary = sizes_of(x)
+    shifted = None if vocabulary is None else _next_tokens(first(x), y)
     if shifted is not None:
-        vocabulary = max(int(x.max()), int(shifted.max())) + 1
+        vocabulary = max(int(first(x).max()), int(shifted.max())) + 1
         part = Part("next_token", {"vocabulary": vocabulary})
         target = Target(part, shifted, f"target y: next token, {vocabulary} ids", as_given=True)
     else:
         target = find_target(y, "y", task, as_given=True)
-    check_lengths(len(x), len(target.values))
+    check_lengths(count(x), len(target.values))
     parts, cuts = cut(target.labels, seed, official)
-    shape = tuple(x.shape[1:])
-    places, channels = (shape, 0) if tokens else (shape[:-1], shape[-1] if shape else 1)
-    mark = fingerprint([f"{x.dtype}{shape}".encode(), x.contiguous().view(torch.uint8).numpy(), target.values], parts)
-    notes = [f"x as given: {shape} of {str(x.dtype).removeprefix('torch.')}", *cuts]
+    mark = fingerprint([*raw_of(x), target.values], parts)
+    notes = [f"x as given: {told_of(x)}", *cuts]
     signature = Signature(places, channels, vocabulary, target.task)
     return _assemble(name, x, target, parts, signature, Given(), None, notes, mark)
 
@@ -90,7 +89,7 @@ def channels_last(x: Tensor) -> tuple[Tensor, list[str]]:
 
 def _assemble(
     name: str,
-    x: Tensor,
+    x: Inputs,
     target: Target,
     parts: Parts,
     signature: Signature,
@@ -101,7 +100,7 @@ def _assemble(
 ) -> Dataset:
     scale = target.scale(parts.train)
     y = target.tensor(scale)
-    train, valid, test = (Split(x[rows], y[rows], prepare) for rows in (parts.train, parts.valid, parts.test))
+    train, valid, test = (Split(taken(x, rows), y[rows], prepare) for rows in (parts.train, parts.valid, parts.test))
     every = (target.note, *notes, *target.unseen(parts))
     return Dataset(name, train, valid, test, signature, encoder, every, mark, target.classes, scale)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from shoal.core.errors import BadArtifact, BadSetting
 from shoal.core.graphs import normalised
+from shoal.core.inputs import Inputs, taken
 from shoal.core.part import Part
 from shoal.data.encoders import Encoder
 
@@ -89,13 +90,14 @@ class Graph:
 class Split:
     """Rows with their targets.
 
-    x         (n, *places, channels), bytes or floats; or (n, length) int64 tokens; or whatever was passed as given
+    x         (n, *places, channels), bytes or floats; or (n, length) int64 tokens; or whatever was passed as given, a
+              dict of tensors too: the arguments of a module by their names
     y         (n,) int64 classes, (n, outputs) float32, or (n, length) int64 tokens
     prepare   turns rows of x into what a net takes; None where they already are
     graph     the graph that the rows are nodes of, and `nodes`, (n,) which they are; None where they are of none
     """
 
-    x: Tensor
+    x: Inputs
     y: Tensor
     prepare: Callable[[Tensor], Tensor] | None = None
     graph: Graph | None = None
@@ -105,14 +107,16 @@ class Split:
         return len(self.y)
 
     def __repr__(self) -> str:
-        return f"Split({len(self)} rows, x {tuple(self.x.shape[1:])} {self.x.dtype}, y {self.y.dtype})"
+        named = self.x if isinstance(self.x, dict) else {"x": self.x}
+        inputs = ", ".join(f"{name} {tuple(value.shape[1:])} {value.dtype}" for name, value in named.items())
+        return f"Split({len(self)} rows, {inputs}, y {self.y.dtype})"
 
-    def batch(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
+    def batch(self, index: Tensor | slice) -> tuple[Inputs, Tensor]:
         """The prepared inputs and the targets of some rows."""
-        x = self.x[index]
+        x = taken(self.x, index)
         return (x if self.prepare is None else self.prepare(x)), self.y[index]
 
-    def batches(self, size: int, *, shuffle: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, size: int, *, shuffle: torch.Generator | None = None) -> Iterator[tuple[Inputs, Tensor]]:
         """Every row once, `size` at a time (the last batch may be smaller), in order or shuffled by a generator."""
         if size < 1:
             raise BadSetting(f"batch size {size}: must be at least 1")
@@ -129,7 +133,7 @@ class Split:
             return self
         chosen = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:n].sort().values
         nodes = None if self.nodes is None else self.nodes[chosen]
-        return Split(self.x[chosen], self.y[chosen], self.prepare, self.graph, nodes)
+        return Split(taken(self.x, chosen), self.y[chosen], self.prepare, self.graph, nodes)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -158,7 +162,7 @@ class Dataset:
         parts = f"train={len(self.train)}, valid={len(self.valid)}, test={len(self.test)}"
         return f"Dataset({self.name!r}, {self.signature.task}, {parts}, {self.fingerprint})"
 
-    def example(self, n: int = 1) -> Tensor:
+    def example(self, n: int = 1) -> Inputs:
         """The first `n` training inputs, prepared."""
         return self.train.batch(slice(0, n))[0]
 

@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 from shoal.core.errors import BadArtifact, BadData, suggest
+from shoal.core.inputs import Inputs
 from shoal.data.columns import Table
+from shoal.data.given import read_given
 from shoal.data.tensors import to_pixels, to_tensor
 
 
@@ -28,19 +30,20 @@ class Encoder(Protocol):
 
     kind: ClassVar[str]
 
-    def __call__(self, raw: Any) -> Tensor: ...
+    def __call__(self, raw: Any) -> Inputs: ...
 
     def to_json(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)
 class Given:
-    """Tensors untouched; arrays as tensors of bool, uint8, int64 or float32 (NumPy's own default is float64)."""
+    """Tensors untouched; arrays as tensors of bool, uint8, int64 or float32 (NumPy's own default is float64); a dict of
+    such as one."""
 
     kind: ClassVar[str] = "given"
 
-    def __call__(self, raw: Any) -> Tensor:
-        return to_tensor(raw, "x")
+    def __call__(self, raw: Any) -> Inputs:
+        return read_given(raw, "x")
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.kind}

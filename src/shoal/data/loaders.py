@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from shoal.core.errors import BadData, ShoalError, suggest
-from shoal.data.tensors import to_tensor
+from shoal.core.inputs import Inputs, first, joined
+from shoal.data.given import check_alike, read_given
 
 
-def collect(batches: Iterable[Any]) -> tuple[Tensor, Tensor]:
+def collect(batches: Iterable[Any]) -> tuple[Inputs, Tensor]:
     """All rows of an iterable of (x, y) batches, gone through once. Raises BadData naming the first odd batch."""
-    xs: list[Tensor] = []
+    xs: list[Inputs] = []
     ys: list[Tensor] = []
     for number, batch in enumerate(batches):
         if not isinstance(batch, tuple | list) or len(batch) != 2:
@@ -27,16 +28,18 @@ def collect(batches: Iterable[Any]) -> tuple[Tensor, Tensor]:
             )
             raise BadData(f"batch {number}: got {found}; expected a pair (x, y): unlabelled data cannot be scored")
         x, y = (_part(value, number, what) for value, what in zip(batch, "xy", strict=True))
-        if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
-            raise BadData(f"batch {number}: x {tuple(x.shape)} and y {tuple(y.shape)}; expected one target a row")
+        if isinstance(y, dict):
+            raise BadData(f"batch {number}: y is a dict; give one tensor of targets, with one a row")
+        main = first(x)
+        if main.ndim == 0 or y.ndim == 0 or len(main) != len(y):
+            raise BadData(f"batch {number}: x {tuple(main.shape)} and y {tuple(y.shape)}; expected one target a row")
         for value, rows, what in ((x, xs, "x"), (y, ys, "y")):
-            if rows and (value.shape[1:] != rows[0].shape[1:] or value.dtype != rows[0].dtype):
-                now, then = (f"{item.dtype} {tuple(item.shape[1:])}" for item in (value, rows[0]))
-                raise BadData(f"batch {number}: rows of {what} are {now}, of batch 0 {then}; give rows of one shape")
+            if rows:
+                check_alike(value, rows[0], f"batch {number}", "batch 0", what)
             rows.append(value)
     if not xs:
         raise BadData("batches: there is none; give an iterable of (x, y) that can still be gone through")
-    return torch.cat(xs), torch.cat(ys)
+    return joined(xs), torch.cat(ys)
 
 
 def call(place: str) -> Any:
@@ -77,7 +80,7 @@ def _function(path: Path, name: str) -> Callable[[], Any]:
     return made
 
 
-def _part(value: Any, number: int, what: str) -> Tensor:
-    if not isinstance(value, Tensor | np.ndarray | list | tuple | int | float):
+def _part(value: Any, number: int, what: str) -> Inputs:
+    if not isinstance(value, Tensor | np.ndarray | list | tuple | int | float | Mapping):
         raise BadData(f"batch {number}: {what} is {type(value).__name__}; expected a tensor or an array")
-    return to_tensor(value, f"batch {number}: {what}")
+    return read_given(value, f"batch {number}: {what}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,8 @@ def open_data(
 
     source     a Dataset (returned as it is); a name: digits, mnist, fashion_mnist, cifar10, cora; a path: .csv .tsv
                (also .gz) .parquet .npz .txt; "PATH.py:function"; (X, y) or (X_train, y_train, X_test, y_test);
-               a DataFrame; a graph of PyG; a DataLoader, a torch Dataset, or any iterable of (x, y) batches
+               a DataFrame; a graph of PyG; a DataLoader, a torch Dataset, or any iterable of (x, y) batches. For a
+               module that takes keywords, X may be a dict of tensors: ({"input_ids": ...}, y)
     target     the column to learn, for tables
     seed       of the split
     task       "classification" or "regression", where what is found in the target is not what is meant
@@ -59,6 +60,8 @@ def open_data(
         return open_graph(source, name="graph", seed=seed, task=task, as_given=as_given)
     if _is_arrays(source):
         return open_arrays(tuple(source), name="arrays", seed=seed, task=task, as_given=as_given)
+    if isinstance(source, Mapping):
+        raise BadData("data: a dict of inputs without targets, which cannot be scored; give ({...}, y)")
     if isinstance(source, TorchDataset):
         return open_data(DataLoader(source, batch_size=256), seed=seed, task=task)
     if not isinstance(source, Iterable):

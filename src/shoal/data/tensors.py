@@ -67,5 +67,5 @@ def _number(value: Any, what: str) -> float:
     try:
         return float(value)
     except (TypeError, ValueError) as error:
-        shown = repr(value)[:40]
+        shown = repr(value.item() if isinstance(value, np.generic) else value)[:40]
         raise BadData(f"{what}: {shown} is not a number; give numbers, or a DataFrame for mixed columns") from error

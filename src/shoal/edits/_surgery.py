@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from shoal.core.errors import BadModel, Refused
@@ -21,16 +22,18 @@ class PassThrough(nn.Module):
     """Stands where a stream span was: gives its input on, whatever else it is called with (masks).
 
     ``like`` is what stood there: torch's stacks of transformer layers ask the first for its attention's order of axes.
+    ``written``: whether somebody writes to it later, who is then given a copy.
     """
 
-    def __init__(self, like: nn.Module | None = None) -> None:
+    def __init__(self, like: nn.Module | None = None, written: bool = False) -> None:
         super().__init__()
+        self.written = written
         attention = getattr(like, "self_attn", None)
         if isinstance(attention, nn.MultiheadAttention):
             self.self_attn = _Order(attention.batch_first)
 
     def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
-        return x
+        return x.clone() if self.written else x
 
 
 class _Order(nn.Module):
@@ -42,10 +45,14 @@ class _Order(nn.Module):
 
 
 class Zero(nn.Module):
-    """Stands where a branch span was: adds nothing to the stream."""
+    """Stands where a branch span was: adds nothing to the stream. ``written``: whether somebody writes to it later."""
+
+    def __init__(self, written: bool = False) -> None:
+        super().__init__()
+        self.written = written
 
     def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
-        return x.new_zeros(()).expand_as(x)
+        return torch.zeros_like(x) if self.written else x.new_zeros(()).expand_as(x)
 
 
 class SideBySide(nn.Module):

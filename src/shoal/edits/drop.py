@@ -3,6 +3,8 @@
     stream span   x -> f(x)        becomes   x -> x
     branch span   x -> x + f(x)    becomes   x -> x
 
+Of the layers stacked within one LSTM, GRU or RNN of torch some can go: what each took, the next one takes.
+
 Exact when the span adds nothing
 Papers   deep-residual-learning-for-image-recognition
 """
@@ -19,18 +21,26 @@ from shoal.core.base import Edit
 from shoal.core.errors import Refused
 from shoal.core.part import Part, Value
 from shoal.core.spec import Spec, Stage, wiring_of
+from shoal.edits._recurrent import unstacked
+from shoal.edits._spans import put
 from shoal.edits._surgery import PassThrough, Zero, layer_at, submodule, with_layers
 
 
 @dataclass(frozen=True, kw_only=True)
 class Drop(Edit):
-    """Settings: `path` of the span; `branch`, whether somebody else adds it to the stream."""
+    """Settings: `path` of the span; `branch`, whether somebody else adds it to the stream; `layers`, the numbers of
+    those that go of a recurrent module's; `written`, whether others write to what the span takes or gives: then a copy
+    passes by."""
 
     tiny: ClassVar[Mapping[str, Value]] = {"path": "stages.0.layers.1", "branch": True}
     path: str
     branch: bool = False
+    layers: tuple[int, ...] = ()
+    written: bool = False
 
     def rewrite(self, spec: Spec, weights: Mapping[str, Tensor]) -> tuple[Spec, dict[str, Tensor]]:
+        if self.layers:
+            raise Refused(f"{self.path}: the layers of a Net have places of their own; leave layers out")
         index, layer = layer_at(spec, self.path)
         stage = spec.stages[index]
         if len(stage.layers) == 1:
@@ -42,7 +52,10 @@ class Drop(Edit):
 
     def apply(self, module: nn.Module) -> nn.Module:
         gone = submodule(module, self.path)
-        module.set_submodule(self.path, Zero() if self.branch else PassThrough(like=gone))
+        if self.layers:
+            return put(module, self.path, unstacked(gone, self.layers, self.path))
+        none = Zero(self.written) if self.branch else PassThrough(like=gone, written=self.written)
+        module.set_submodule(self.path, none)
         stack = module.get_submodule(".".join(self.path.split(".")[:-2]))
         if isinstance(stack, nn.TransformerEncoder):
             stack.use_nested_tensor = False  # that way reads the weights of the first layer

@@ -2,8 +2,10 @@
 
     s (W x + b) + t = (s W) x + (s b + t)            batch norm behind a matrix or convolution
     V (W x + b) + c = (V W) x + (V b + c)            a chain of two matrices
+    relu relu x = relu x                             where what stood between them has gone
 
-In a Net, a block or a join that says itself what it is in eval (``rep``) becomes that.
+In a Net, a block or a join that says itself what it is in eval (``rep``) becomes that. Of a stranger, what a dropped
+span left in a Sequential goes too: calling what does nothing takes time.
 
 Exact when the net is in eval: the statistics of the norms stand still
 Papers   non-deep-networks
@@ -27,18 +29,21 @@ from shoal.edits._surgery import PassThrough, layers_of, submodule, with_layers
 
 Matrix = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+CLIPPED = (nn.ReLU, nn.ReLU6)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fold(Edit):
-    """Settings: `pairs` of paths, (matrix, norm or matrix that alone reads it); none for a Net: all that folds."""
+    """Settings: `pairs` of paths, (matrix, norm or matrix that alone reads it) or (activation, the same again); `idle`,
+    paths of what then passes its input on in a Sequential that runs as a whole. None for a Net: all that folds."""
 
     exact: ClassVar[bool] = True
     pairs: tuple[tuple[str, ...], ...] = ()
+    idle: tuple[str, ...] = ()
 
     def rewrite(self, spec: Spec, weights: Mapping[str, Tensor]) -> tuple[Spec, dict[str, Tensor]]:
-        if self.pairs:
-            raise Refused("fold: in a Net, all layers are folded at once; leave pairs empty")
+        if self.pairs or self.idle:
+            raise Refused("fold: in a Net, all layers are folded at once; leave pairs and idle empty")
         folded = False
         for index in range(len(spec.stages)):
             stage = spec.stages[index]
@@ -64,7 +69,7 @@ class Fold(Edit):
         return spec, dict(weights)
 
     def apply(self, module: nn.Module) -> nn.Module:
-        if not self.pairs:
+        if not (self.pairs or self.idle):
             raise Refused("fold: no pairs given; anatomy(module, example).folds lists those that can go")
         for before, behind in self.pairs:
             first, second = submodule(module, before), submodule(module, behind)
@@ -74,9 +79,19 @@ class Fold(Edit):
             elif isinstance(first, Matrix) and isinstance(second, BatchNorm):
                 module.set_submodule(before, _with_norm(first, second, behind))
                 module.set_submodule(behind, PassThrough())
+            elif type(first) is type(second) and type(first) in CLIPPED:
+                module.set_submodule(behind, PassThrough())
             else:
                 kinds = f"{type(first).__name__} and {type(second).__name__}"
                 raise Refused(f"fold: {before} and {behind} are {kinds}; a matrix with a batch norm or a matrix goes")
+        for path in self.idle:
+            holder, _, name = path.rpartition(".")
+            row = submodule(module, holder)
+            if type(row) is not nn.Sequential or type(submodule(module, path)) is not PassThrough:
+                raise Refused(
+                    f"fold: {path} is not idle in a Sequential; only what passes its input on can be left out"
+                )
+            delattr(row, name)  # the others keep their names
         return module
 
 

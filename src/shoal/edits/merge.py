@@ -5,38 +5,59 @@
 Inner widths add up, biases of what is summed add up, norms of single channels stand side by side. A norm before the
 layers must leave them all the same tensor: what it scales and shifts goes into the matrices that read it.
 
-Exact when the layers are of one block with one inner width, and as said above
+Neighbours in a module of other people, which ran one after another, become one of the same form with their branches
+side by side: what stands behind the sum, a ReLU say, is then run once. Which of their weights hold the inner width is
+found by a run (`shoal.coupling`); the edit holds what was found.
+
+Exact when the layers are side by side already, of one block with one inner width, and as said above
 Papers   make-deep-networks-shallow-again
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from shoal.core.base import Edit, Linear, Norm
+from shoal.core.base import Edit
 from shoal.core.errors import Refused
-from shoal.core.part import Part, Value
-from shoal.core.spec import LayerSpec, Spec
-from shoal.edits._absorb import absorb
-from shoal.edits._surgery import group_at, grouped, groups_of, layers_of, run_of_layers, with_layers
-from shoal.kinds import BLOCKS
-from shoal.net import Layer
+from shoal.core.part import Value
+from shoal.core.spec import Spec
+from shoal.edits._merging import merged
+from shoal.edits._surgery import (
+    PassThrough,
+    group_at,
+    grouped,
+    groups_of,
+    layers_of,
+    run_of_layers,
+    submodule,
+    with_layers,
+)
+from shoal.edits._widening import widened
 
 
 @dataclass(frozen=True, kw_only=True)
 class Merge(Edit):
-    """Settings: `paths` of the layers of one whole group of a Net."""
+    """Settings: `paths` of the layers of one whole group of a Net, or of neighbouring spans.
+
+    Of a stranger, by names within a span: `joins`, (weight, axis) that holds the inner width; `sums`, biases that add
+    up; `norms`, (matrix, norm behind it) that end a branch; `counts`, (path, attribute) that says the inner width.
+    """
 
     exact: ClassVar[bool] = True
     tiny: ClassVar[Mapping[str, Value]] = {"paths": ("stages.0.layers.1", "stages.0.layers.2")}
     paths: tuple[str, ...]
+    joins: tuple[tuple[str | int, ...], ...] = ()
+    sums: tuple[str, ...] = ()
+    norms: tuple[tuple[str, ...], ...] = ()
+    counts: tuple[tuple[str, ...], ...] = ()
 
     def rewrite(self, spec: Spec, weights: Mapping[str, Tensor]) -> tuple[Spec, dict[str, Tensor]]:
+        if self.joins:
+            raise Refused(f"{self.paths[0]}: in a Net, the block says what is joined; leave joins out")
         index, start, stop = run_of_layers(spec, self.paths)
         stage = spec.stages[index]
         groups = groups_of(stage, self.paths[0])
@@ -44,78 +65,27 @@ class Merge(Edit):
         if last != first + 1:
             raise Refused(f"{', '.join(self.paths)}: not one side-by-side group; make them one with parallel first")
         layers = layers_of(spec, weights, index, range(start, stop))
-        wide = _merged(stage.layers[start:stop], layers, stage.ends()[start])
+        wide = merged(stage.layers[start:stop], layers, stage.ends()[start])
         groups[first] = 1
         chosen = [*range(start), wide, *range(stop, len(stage.layers))]
         moved = [*range(start), *[start] * (stop - start), *range(start + 1, len(chosen))]
         return with_layers(spec, weights, index, chosen, grouped(groups), moved)
 
     def apply(self, module: nn.Module) -> nn.Module:
-        raise Refused(f"{', '.join(self.paths)}: only the layers of a Net say which of their axes may be joined")
+        if not self.joins:
+            raise Refused(f"{', '.join(self.paths)}: only a Net says what is joined; compressor flatten finds it")
+        if len(self.paths) < 2:
+            raise Refused(f"{', '.join(self.paths)}: merging takes two or more spans")
+        spans = [submodule(module, path) for path in self.paths]
+        wide = self.widened(spans)
+        for path, gone in zip(self.paths[1:], spans[1:], strict=True):
+            module.set_submodule(path, PassThrough(like=gone))
+        module.set_submodule(self.paths[0], wide)
+        return module
 
-
-def _merged(specs: Sequence[LayerSpec], layers: Sequence[Layer], ends: tuple[int, int]) -> tuple[LayerSpec, Layer]:
-    name = specs[0].block.name
-    cls = BLOCKS.get(name)
-    if any(spec.block.name != name or spec.norm != specs[0].norm for spec in specs):
-        raise Refused(
-            f"layers of unlike blocks or norms ({', '.join(str(s.block) for s in specs)}) have no one wide form"
-        )
-    if any(spec.linear.name != "dense" or spec.linears for spec in specs):
-        raise Refused("only dense matrices stand side by side as one; factor or fit them first")
-    if len(cls.widths) != 1:
-        raise Refused(f"block {name} has {len(cls.widths)} inner widths; one wide form needs exactly one")
-    (width, axes), *_ = cls.widths.items()
-    rest = [{k: v for k, v in spec.block.settings.items() if k != width} for spec in specs]
-    if any(other != rest[0] for other in rest):
-        raise Refused(f"layers of {name} differ in more than {width!r}: {', '.join(str(s.block) for s in specs)}")
-    for layer in layers:
-        _free_of_outer_norm(layer, cls.inlets)
-    total = sum(size for spec in specs if isinstance(size := spec.block.settings[width], int))
-    norm = Part("none") if layers[0].norm is None and not _takes_norm(cls) else specs[0].norm
-    spec = replace(specs[0], block=specs[0].block.with_settings(**{width: total}), norm=norm)
-    wide = Layer(spec, *ends).to(next(layers[0].parameters()).dtype).eval()
-    if wide.norm is not None:
-        wide.norm.load_state_dict(layers[0].norm.state_dict() if layers[0].norm is not None else {})
-    for path, part in wide.block.named_children():
-        parts = [layer.block.get_submodule(path) for layer in layers]
-        if isinstance(part, Linear):
-            _join_linear(part, parts, f"{path}:in" in axes, f"{path}:out" in axes)
-        elif isinstance(part, Norm):
-            _join_norm(part, parts, path)
-    return spec, wide
-
-
-def _takes_norm(cls: type) -> bool:
-    return "norm" in cls.__init__.__annotations__  # type: ignore[misc]  # the class is at hand, not an instance
-
-
-def _free_of_outer_norm(layer: Layer, inlets: Sequence[str]) -> None:
-    """Move what the layer's own norm scales and shifts into the matrices that read it."""
-    if layer.norm is not None:
-        absorb(layer.norm, [layer.block.get_submodule(name) for name in inlets])
-        if layer.norm.channelwise:
-            layer.norm = None
-
-
-def _join_linear(wide: Linear, parts: Sequence[nn.Module], on_inputs: bool, on_outputs: bool) -> None:
-    linears = [part for part in parts if isinstance(part, Linear)]
-    if on_inputs == on_outputs:
-        raise Refused(
-            "a matrix inside the block both reads and gives the inner width; joined, it would be mostly zeros"
-        )
-    wide.fit(torch.cat([part.matrix() for part in linears], dim=1 if on_inputs else 0))
-    biases = [part.bias.detach() for part in linears if part.bias is not None]
-    if wide.bias is not None:
-        with torch.no_grad():
-            wide.bias.copy_(torch.stack(biases).sum(0) if on_inputs else torch.cat(biases))
-
-
-def _join_norm(wide: Norm, parts: Sequence[nn.Module], path: str) -> None:
-    if not wide.channelwise:
-        raise Refused(f"norm {path!r} inside the block mixes its channels; joined, it would mix those of all layers")
-    states = [part.state_dict() for part in parts]
-    size = sum(part.affine()[0].numel() for part in parts if isinstance(part, Norm))
-    if wide.affine()[0].numel() != size:
-        raise Refused(f"norm {path!r} stands behind the sum of the layers, and each has its own; fold first")
-    wide.load_state_dict({key: torch.cat([state[key] for state in states]) for key in states[0]})
+    def widened(self, spans: Sequence[nn.Module]) -> nn.Module:
+        """What takes the place of a stranger's spans, which stay as they are. Refused where they are not alike."""
+        try:
+            return widened(spans, self.joins, self.sums, self.norms, self.counts)
+        except Refused as why:
+            raise Refused(f"{', '.join(self.paths)}: {why}") from None

@@ -29,7 +29,7 @@ def neighbours(anatomy: Anatomy, length: int) -> Iterator[tuple[Span, ...]]:
 
 def gone(span: Span, x: Tensor) -> Tensor:
     """What is there without the span: nothing where it is added to a stream, else its input."""
-    return torch.zeros_like(x) if span.branch else x
+    return torch.zeros_like(x) if span.branch else x.clone() if span.written else x
 
 
 def added(span: Span, x: Tensor, y: Tensor) -> Tensor:

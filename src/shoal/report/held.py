@@ -49,7 +49,7 @@ def _ranks(values: list[float]) -> list[float]:
 
 def said(report: Report) -> str:
     """The same in a sentence; nothing where too few sets were left out."""
-    found = report["held"]
+    found = report.get("held") or {}
     if found.get("spearman") is None:
         return ""
     return (

@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from shoal.report import held
 from shoal.report.analysed import changed, checked, depth_of, gain, place, score_name
 from shoal.report.analysed import headline as analysis_headline
 from shoal.report.format import amount, bare_ms, count, evidence, metric, seconds
@@ -117,6 +118,8 @@ def analysis_tables(report: Report) -> list[Table]:
     )
     depth.add_row("floor", f"{report['keep']}: difference {evidence(best['difference'])}, n = {best['quality']['n']:,}")
     depth.add_row("latency", gain(report))
+    if held.said(report):
+        depth.add_row("foreseen", Text(held.said(report)))
     depth.add_row("left alone", f"{len(report['left'])} modules; the page says why")
     if report.get("unfinished"):
         depth.add_row("not in time", Text(", ".join(report["unfinished"])))

@@ -7,12 +7,14 @@ random edits               as many edits of each compressor as were taken, at pl
 from __future__ import annotations
 
 import copy
+import math
 import random
 from collections.abc import Mapping
 
 import torch
 from torch import nn
 
+from shoal.artifact.huggingface import is_pretrained
 from shoal.core.base import Compressor
 from shoal.core.errors import BadModel
 from shoal.net import Net
@@ -23,7 +25,8 @@ from shoal.shrinking.weighing import Weighed, Weigher
 
 
 def fresh(plan: Plan, seed: int) -> Plan:
-    """The same shape with weights as newly made. Raises BadModel where a part does not say how it is initialised."""
+    """The same shape with weights as newly made: as each part itself says, or its model where that is one of
+    transformers. Raises BadModel where nobody says it of a weight."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Plan(_fresh(plan.module), plan.steps, plan.tracks)
@@ -32,17 +35,29 @@ def fresh(plan: Plan, seed: int) -> Plan:
 def _fresh(module: nn.Module) -> nn.Module:
     if isinstance(module, Net):
         return Net(module.spec)
-    made = copy.deepcopy(module)
-    for path, part in made.named_modules():
-        reset = getattr(part, "reset_parameters", None)
-        if reset is not None:
-            reset()
-        elif any(True for _ in part.parameters(recurse=False)):
-            raise BadModel(
-                f"control: {path} ({type(part).__name__}) has weights and no reset_parameters(), so the same shape "
-                "cannot be made afresh; give it one, or compress without controls"
-            )
-    return made.requires_grad_(True)  # what was frozen has nothing to keep any more
+    made = copy.deepcopy(module).requires_grad_(True)  # what was frozen has nothing to keep any more
+    weights = {name: value for name, value in made.named_parameters() if value.is_floating_point()}
+    with torch.no_grad():
+        for value in weights.values():
+            value.fill_(math.nan)  # until somebody draws it
+        models: dict[str, nn.Module] = {}
+        for path, part in made.named_modules():
+            if is_pretrained(part):
+                models[f"{path}." if path else ""] = part
+            for name in ("reset_parameters", "_reset_parameters"):  # the latter is that of nn.MultiheadAttention
+                if callable(reset := getattr(part, name, None)):
+                    reset()
+                    break
+            owner = [model for prefix, model in models.items() if f"{path}.".startswith(prefix)]
+            if owner:
+                owner[-1]._init_weights(part)  # type: ignore[operator]
+    kept = [name for name, value in weights.items() if value.isnan().any()]
+    if kept:
+        raise BadModel(
+            f"control: no reset_parameters() draws {kept[0]} anew, so the same shape cannot be made afresh; give its "
+            "module one, or compress without controls"
+        )
+    return made
 
 
 def drawn(start: Plan, plan: Plan, weigher: Weigher, makers: Mapping[str, Compressor], seed: int) -> Plan:

@@ -6,6 +6,8 @@ first round   block by block: each span that is left learns what the original di
 then          answers and hidden states, end to end
 
 What was frozen in the original stays frozen.
+
+Longer than the house's 250 lines by a few: who learns what from whom is read in one place.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
+from inspect import signature
 from itertools import pairwise
 from typing import Any
 
@@ -23,31 +26,42 @@ from torch import Tensor, nn
 from shoal.core.base import Task
 from shoal.core.errors import BadSetting, OutOfReach
 from shoal.core.example import evaluating
+from shoal.core.inputs import Inputs, count, placed, run_on
 from shoal.core.part import Part
 from shoal.core.spans import Span
-from shoal.data import Dataset
+from shoal.data import Dataset, Graph, Split
 from shoal.kinds import COMPRESSORS
+from shoal.net import Net
 from shoal.shrinking.planning import Plan, Settle
 from shoal.shrinking.tracks import Track
+from shoal.training.augment import coloured
 from shoal.training.engine import Objective
+from shoal.training.evaluate import evaluate
+from shoal.training.graphs import OnGraph, asked, read_of_graphs
 from shoal.training.objectives._watched import reading
 from shoal.training.objectives.blockwise import Blockwise, Lesson
 from shoal.training.objectives.distil import Distil
+from shoal.training.objectives.graph_free import GraphFree
 from shoal.training.objectives.hints import Hints
 from shoal.training.recipe import TrainingRecipe
+from shoal.training.train import Run
 
-SPARE = 0.85  # of the time left goes to healing and controls; the rest to measuring
+SPARE = 0.9  # of the time left goes to healing and controls; the rest to measuring
 STATISTICS = 512  # training rows that the statistics of norms are taken from
+LONGEST = 30.0  # epochs, where nobody says how many and there is time
 PAIRS = 6  # hidden states that are compared, evenly over the depth: each is copied in every step
 HINTED = 0.3  # of the loss
 SINGLE = ("1",)  # how a span is called that takes the stream alone
 
 
 def recipe_for(recipe: TrainingRecipe | None, data: Dataset, left: float | None, runs: float) -> TrainingRecipe:
-    """The recipe given, or a short one; cut to an equal share of the time left for each of the runs."""
+    """The recipe given, or a short one, longer where there is time for it; cut to an equal share of the time left for
+    each of the runs."""
     if recipe is None:
-        epochs = min(20.0, max(1.0, round(600 * 64 / max(len(data.train), 1))))
-        recipe = TrainingRecipe(lr=1e-3, batch=64, epochs=epochs, clip=1.0, ema=0.98)
+        epochs = min(20.0, max(1.0, round(600 * 64 / max(len(data.train), 1)))) if left is None else LONGEST
+        colours = data.signature.task.name == "classification" and coloured(data.train.x)
+        augment = ("flip", "crop") if colours else ()
+        recipe = TrainingRecipe(lr=1e-3, batch=64, epochs=epochs, clip=1.0, ema=0.98, augment=augment)
     if left is None:
         return recipe
     share = SPARE * left / runs
@@ -71,7 +85,7 @@ def settling(data: Dataset, seed: int) -> Settle:
 
     def settle(module: nn.Module) -> None:
         norms = [part for part in module.modules() if isinstance(getattr(part, "running_mean", None), Tensor)]
-        if not norms or len(rows) < 2:
+        if not norms or count(rows) < 2:
             return
         moved: list[tuple[Any, Any]] = [(norm, norm.momentum) for norm in norms]
         device = next(iter(module.buffers())).device
@@ -79,7 +93,7 @@ def settling(data: Dataset, seed: int) -> Settle:
             for norm, _ in moved:
                 norm.training, norm.momentum = True, 1.0
             try:
-                module(rows.to(device))
+                run_on(module, placed(rows, device))
             finally:
                 for norm, momentum in moved:
                     norm.momentum = momentum
@@ -87,12 +101,15 @@ def settling(data: Dataset, seed: int) -> Settle:
     return settle
 
 
-def objective_for(task: Task, teacher: nn.Module, plan: Plan) -> Objective:
+def objective_for(task: Task, teacher: nn.Module, plan: Plan, graph: Graph | None = None) -> Objective:
     """What a plan's network learns: that of a compressor that brings its own, else answers and hidden states.
 
-    ``teacher`` is the original, which may be folded.
+    ``teacher`` is the original, which may be folded; ``graph``: what it reads, where it reads one.
     """
     own = _own(plan)
+    if graph is not None:
+        assert isinstance(teacher, Net)
+        return _of_graph(task, teacher, plan.module, graph, own)
     if own is not None:
         made: Objective = _objective(own)(task, teacher)
         return made
@@ -100,24 +117,64 @@ def objective_for(task: Task, teacher: nn.Module, plan: Plan) -> Objective:
     return Hints(task, teacher, pairs=pairs, share=HINTED) if pairs else Distil(task, teacher)
 
 
-def blocks_for(task: Task, teacher: nn.Module, plan: Plan, spans: Sequence[Span], example: Tensor) -> Objective | None:
+def _of_graph(task: Task, teacher: Net, net: nn.Module, graph: Graph, own: str | None) -> Objective:
+    """What a net learns of one that reads edges: by an objective that holds the graph, where it reads none itself."""
+    if not read_of_graphs(net):
+        cls = GraphFree if own is None else _objective(own)
+        made: Objective = (cls if "graph" in signature(cls).parameters else GraphFree)(task, teacher, graph)
+        return made
+    node = Split(graph.x[:1], graph.x.new_zeros(1), graph=graph, nodes=torch.zeros(1, dtype=torch.int64))
+    forms = [isinstance(asked(one, node, torch.device("cpu"))[0], OnGraph) for one in (net, teacher)]
+    if forms[0] != forms[1]:
+        raise OutOfReach(
+            "healing: of the original and the compressed net one reads the graph as it runs, the other beforehand; "
+            "use the compressor gnn_to_mlp"
+        )
+    return Distil(task, OnGraph(teacher, graph) if forms[0] else teacher)
+
+
+def blocks_for(
+    task: Task,
+    teacher: nn.Module,
+    plan: Plan,
+    spans: Sequence[Span],
+    example: Inputs,
+    graph: Graph | None = None,
+) -> Objective | None:
     """The objective of the first round; None where no span of the network can be taught by itself.
 
     ``spans`` are those of the original, which runs on the example.
     """
-    lessons = lessons_of(teacher, plan.tracks, spans, example) if _own(plan) is None else ()
-    return Blockwise(task, teacher, lessons=lessons) if lessons else None
+    alone = graph is None and _own(plan) is None  # nodes are no rows by themselves
+    lessons = lessons_of(teacher, plan.tracks, spans, example) if alone else ()
+    fit = _as_wide(lessons, teacher, plan.module, example) if lessons else ()
+    return Blockwise(task, teacher, lessons=fit) if fit else None
+
+
+def _as_wide(lessons: Sequence[Lesson], teacher: nn.Module, net: nn.Module, example: Inputs) -> tuple[Lesson, ...]:
+    """The lessons of spans that take and give what the teacher's do: the stream itself may have become narrower."""
+    own, taught = [path for path, _, _, _ in lessons], [first for _, first, _, _ in lessons]
+    with evaluating(net), evaluating(teacher), torch.no_grad():
+        with reading(net, own) as given, reading(teacher, taught) as wanted:
+            run_on(net, example)
+            run_on(teacher, example)
+        fit: list[Lesson] = []
+        for one in lessons:
+            x = given[one[0]]
+            if x.shape == wanted[one[1]].shape and net.get_submodule(one[0])(x).shape == x.shape:
+                fit.append(one)
+    return tuple(fit)
 
 
 def lessons_of(
-    teacher: nn.Module, tracks: Sequence[Track], spans: Sequence[Span], example: Tensor
+    teacher: nn.Module, tracks: Sequence[Track], spans: Sequence[Span], example: Inputs
 ) -> tuple[Lesson, ...]:
     """What each span that is left is to do by itself: what the original's spans do from where it begins to where the
     next begins. Only where they alone do it, which is seen on the example."""
     order = [span.path for span in spans]
     single = {span.path for span in spans if span.form == SINGLE}
     with evaluating(teacher), torch.no_grad(), reading(teacher, order) as states:
-        teacher(example)
+        run_on(teacher, example)
     lessons: list[Lesson] = []
     for track, after in pairwise(tracks):
         first, last = order.index(track.origins[0]), order.index(after.origins[0])
@@ -132,6 +189,8 @@ def _alone(teacher: nn.Module, run: Sequence[Span], states: Mapping[str, Tensor]
     state = states[run[0].path]
     with evaluating(teacher), torch.no_grad():
         for span in run:
+            if state.shape != states[span.path].shape:
+                return False
             made = teacher.get_submodule(span.path)(state.clone())
             if made.shape != state.shape:
                 return False
@@ -189,6 +248,13 @@ def _origins(name: str, tracks: Sequence[Track]) -> list[str]:
         if name.startswith(track.path + "."):
             return [origin + name[len(track.path) :] for origin in track.origins]
     return [name]
+
+
+def unhealed(net: nn.Module, data: Dataset, recipe: TrainingRecipe, seed: int, task: Task) -> Run:
+    """A network as it is, scored as one that was healed: Ctrl-C left no time for more."""
+    valid, test = (evaluate(net, part, task) for part in (data.valid, data.test))
+    row = {"epoch": 0, "step": 0, "loss": None, "quality": valid.quality.value, "valid_loss": None, "seconds": 0.0}
+    return Run(net, data.name, data.fingerprint, recipe, seed, (row,), 0, valid, test, 0.0, "interrupt")
 
 
 def copied(module: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:

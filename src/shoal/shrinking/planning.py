@@ -1,10 +1,10 @@
 """Planning: several plans that meet the goals, each carried out and measured, and nothing healed yet.
 
 in rounds     a share of the way, weighed again, until the goals are met or nothing is left: slow, and sees what harms
-              become together
+              become together; where weighing takes long, only if no other way leads there
 at once       all of the way by what was weighed on the original, in several ways of comparing harms, with layers that
               go, inner widths or both; if less is saved than foreseen, asked for so much more
-another       the best of those ways with its own answer forbidden
+another       the first of those ways with all answers so far forbidden
 
 Harms do not add up, and what is spoilt least before healing is not what heals best: so there is more than one.
 
@@ -36,6 +36,7 @@ TOGETHER = 2.0  # times the sum of what each costs alone is what proposals may c
 SLACK = 0.02  # of the loss of a net that says nothing, which they may cost beyond that
 MOST = 1e9  # of a harm: answers that are not finite can hardly be healed
 TRIES = 3  # at once: so often is more asked for, where less was saved than foreseen
+SLOW = 20.0  # seconds of weighing, from which on the rounds come last
 ROUNDS = Way("in rounds")
 WAYS = (
     Way("sum of harms"),
@@ -143,11 +144,16 @@ class Planner:
     def search(self) -> None:
         """Fill ``candidates``. Ctrl-C ends it, with what was taken so far; raised where that is nothing."""
         try:
+            began = time.perf_counter()
             self.weigh()
-            self._rounds(ROUNDS)
+            slow = time.perf_counter() - began > SLOW
+            if not slow:
+                self._rounds(ROUNDS)
             for way in WAYS:
                 self._at_once(way, ())
-            self._at_once(WAYS[0], [[step.weighed for step in one.plan.steps] for one in self._first()])
+            self._at_once(WAYS[0], [[step.weighed for step in one.plan.steps] for one in self.candidates])
+            if slow and not self.candidates:
+                self._rounds(ROUNDS)
         except KeyboardInterrupt:
             if self._half is not None and self._half.steps:
                 self._measured(ROUNDS.name, self._half)
@@ -155,9 +161,6 @@ class Planner:
                 raise
             self.say("interrupted: going on with what was taken so far")
             self.interrupted = True
-
-    def _first(self) -> list[Candidate]:
-        return [one for one in self.candidates if one.way == WAYS[0].name]
 
     def _late(self) -> bool:
         return time.perf_counter() >= self.stop

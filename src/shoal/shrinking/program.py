@@ -37,7 +37,7 @@ class Way:
 
     def takes(self, one: Weighed) -> bool:
         """Whether an option is of its kind."""
-        fewer = len(one.proposal.paths) > (one.proposal.into is not None)
+        fewer = not one.proposal.stay and len(one.proposal.paths) > (one.proposal.into is not None)
         return self.kind == "any" or fewer == (self.kind == "depth")
 
 

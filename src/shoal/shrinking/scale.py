@@ -1,15 +1,20 @@
-"""Scale: modules measured against the goals."""
+"""Scale: modules measured against the goals, each as it answers: a net that reads edges with all of its graph."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from torch import nn
 
-from shoal.costing import Cost, cost, latency
+from shoal.core.inputs import count
+from shoal.costing import Cost, Prepared, cost, latency, prepared
+from shoal.data import Split
 from shoal.evidence import Evidence
 from shoal.goals import Goal
+from shoal.training.graphs import standing
 
 AIM = 0.97  # of a latency's limit
 
@@ -17,7 +22,8 @@ AIM = 0.97  # of a latency's limit
 class Scale:
     """Measures modules against the goals; ``latency`` is in milliseconds at the example's batch.
 
-    ``before``: what the original measured, where that is known already.
+    ``before``: what the original measured, where that is known already; ``rows``: the split that the example is of,
+    where it is of a graph.
     """
 
     def __init__(
@@ -27,20 +33,31 @@ class Scale:
         example: Any,
         runtime: str,
         before: Mapping[str, float] | None = None,
+        rows: Split | None = None,
     ) -> None:
-        self.goals, self.original, self.example, self.runtime = goals, original, example, runtime
+        self.goals, self.original, self.example, self.runtime, self.rows = goals, original, example, runtime, rows
         self.before = dict(before) if before else self.counts(original)
         if not before and any(goal.metric == "latency" for goal in goals):
-            self.before["latency"] = latency(original, example, runtime=runtime, seconds=1.0).median
+            self.before["latency"] = latency(*self.standing(original), runtime=runtime, seconds=1.0).median
+
+    def standing(self, module: nn.Module) -> tuple[nn.Module, Any]:
+        """What is timed and counted of a module, and on what."""
+        return (module, self.example) if self.rows is None else standing(module, self.rows, count(self.example))
 
     def measure(self, module: nn.Module) -> dict[str, float]:
         """Every metric of a module; latency as :meth:`milliseconds` of the ratio to the original in the same run."""
         found = self.counts(module)
         if "latency" in self.before:
-            ratio = latency(module, self.example, self.original, runtime=self.runtime, seconds=1.5).ratio
+            ratio = latency(*self.standing(module), self._beside, runtime=self.runtime, seconds=1.5).ratio
             assert ratio is not None
             found["latency"] = self.milliseconds(ratio)
         return found
+
+    @cached_property
+    def _beside(self) -> tuple[nn.Module, Any] | Prepared:
+        """The original as it is timed beside others: copied anew each time in eager mode, else built once."""
+        own = self.standing(self.original)
+        return own if self.runtime == "eager" else prepared(*own, runtime=self.runtime)
 
     def milliseconds(self, ratio: Evidence) -> float:
         """A latency as goals see it: the upper end of the ratio's interval, times what the original took."""
@@ -59,7 +76,12 @@ class Scale:
 
     def counts(self, module: nn.Module) -> dict[str, float]:
         """The metrics that are counted, not timed."""
-        return counts_of(cost(module, self.example, training=False))
+        return counts_of(self.cost(module))
+
+    def cost(self, module: nn.Module, *, training: bool = False) -> Cost:
+        """What a module costs as it stands; of a net that reads edges the depth is that of its rows without them."""
+        found = cost(*self.standing(module), training=training)
+        return found if self.rows is None else replace(found, depth=cost(module, self.example, training=False).depth)
 
 
 def counts_of(found: Cost) -> dict[str, float]:

@@ -5,7 +5,7 @@
     FOLDER/options/       what was proposed for it, weighed
     FOLDER/plans/         the plans, with the weights of those that are healed
     FOLDER/short-1-0/     a plan after its short healing
-    FOLDER/healing/ ...   where training is, epoch by epoch
+    FOLDER/healing-9f3a51c2/ ...   where training is, epoch by epoch; named by the weights that it began with
 
 Each is one file of tensors and facts that takes its place at once (see ``Checkpoint``). Without a folder nothing is
 kept.
@@ -13,8 +13,10 @@ kept.
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import shutil
+import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,6 +29,7 @@ from torch import Tensor, nn
 
 from shoal.core.base import Proposal
 from shoal.core.errors import BadArtifact
+from shoal.core.folders import vanish
 from shoal.core.part import Part
 from shoal.data import Dataset
 from shoal.kinds import EDITS
@@ -41,6 +44,7 @@ from shoal.training.state import fill, tensors_of
 from shoal.training.train import Run, train
 
 ORDER = "order"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Stages:
@@ -54,14 +58,14 @@ class Stages:
         if self.folder is None:
             return
         begun = (self.folder / ORDER / FILE).is_file()
-        if self.folder.exists() and not begun and (not self.folder.is_dir() or any(self.folder.iterdir())):
+        if self.folder.exists() and not begun and not _empty(self.folder):
             raise BadArtifact(f"{self.folder}: holds something else; give another folder to keep the stages in")
         if begun and resume:
             _same(self.folder, Checkpoint.load(self.folder / ORDER).facts, order)
             return
         with written(self.folder):
             if begun:
-                shutil.rmtree(self.folder)
+                vanish(self.folder)
             self.put(ORDER, order)
 
     def get(self, name: str) -> Checkpoint | None:
@@ -79,18 +83,13 @@ class Stages:
     def train(
         self, name: str, net: nn.Module, data: Dataset, recipe: TrainingRecipe, seed: int, objective: Objective
     ) -> Run:
-        """Train as a stage: where it was begun, it goes on behind its last epoch, bit for bit."""
+        """Train as a stage: where it was begun with the same weights, it goes on behind its last epoch, bit for bit."""
         if self.folder is None:
             return train(net, data, recipe, seed=seed, objective=objective)
-        place = self.folder / name
+        place = self.folder / f"{name}-{mark(net)[:8]}"
         begun = (place / FILE).is_file()
         with written(self.folder):
             return train(net, data, recipe, seed=seed, objective=objective, checkpoint=place, resume=begun)
-
-    def forget(self) -> None:
-        """All is finished and kept elsewhere."""
-        if self.folder is not None and self.folder.is_dir():
-            shutil.rmtree(self.folder)
 
 
 @contextmanager
@@ -99,10 +98,26 @@ def written(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error).partition("\n")[0]
-        raise BadArtifact(
-            f"{folder}: cannot be written ({why}); make room or name another folder, then --resume"
-        ) from error
+        number = _number(error)
+        why = str(error).partition("\n")[0] if number is None else os.strerror(number)
+        fix = "make room there, then go on with --resume" if number in FULL else "name a folder that can be written to"
+        raise BadArtifact(f"{folder}: cannot be written ({why}); {fix}") from error
+
+
+def _number(error: OSError | SafetensorError) -> int | None:
+    """What the system calls it, which safetensors only tells in words."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"os error (\d+)", str(error))
+    return int(found[1]) if found else None
+
+
+def _empty(folder: Path) -> bool:
+    """Whether nothing is in a folder but a beginning: an order that was never finished, as on a full disk."""
+    if not folder.is_dir():
+        return False
+    inside = [path for path in folder.rglob("*") if not path.is_dir()]
+    return all(path.parent == folder / ORDER and path.name.startswith(FILE) for path in inside)
 
 
 def _same(folder: Path, found: Mapping[str, Any], order: Mapping[str, Any]) -> None:
@@ -139,6 +154,7 @@ def pack(options: Sequence[Weighed], prefix: str = "") -> tuple[list[dict[str, A
                 "edits": [edit_part(edit).to_json() for edit in one.proposal.edits],
                 "paths": list(one.proposal.paths),
                 "into": one.proposal.into,
+                "stay": one.proposal.stay,
             }
         )
         tensors |= {f"{prefix}{number}/{name}": value for name, value in one.proposal.weights.items()}
@@ -150,7 +166,8 @@ def unpack(facts: Sequence[Mapping[str, Any]], saved: Checkpoint, prefix: str = 
     found: list[Weighed] = []
     for number, one in enumerate(facts):
         edits = tuple(EDITS.make(Part.from_json(part)) for part in one["edits"])
-        proposal = Proposal(edits, tuple(one["paths"]), one["into"], saved.under(f"{prefix}{number}"))
+        weights = saved.under(f"{prefix}{number}")
+        proposal = Proposal(edits, tuple(one["paths"]), one["into"], weights, one["stay"])
         found.append(Weighed(proposal, one["compressor"], one["harm"], one["gain"], one["saves"]))
     return found
 

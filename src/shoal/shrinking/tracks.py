@@ -23,7 +23,7 @@ def tracked(tracks: list[Track], proposal: Proposal, module: nn.Module) -> list[
 
     A span that is left where it was, with another inside, keeps its track: only what the edits took is gone.
     """
-    gone = [track for track in tracks if track.path in proposal.paths]
+    gone = [track for track in tracks if track.path in proposal.paths and not proposal.stay]
     kept: list[Track] = []
     for track in tracks:
         if track.path == proposal.into:
@@ -31,7 +31,8 @@ def tracked(tracks: list[Track], proposal: Proposal, module: nn.Module) -> list[
         elif track not in gone:
             kept.append(track)
     if not isinstance(module, Net):
-        return kept
+        there = {path for path, _ in module.named_modules(remove_duplicate=False)}
+        return [track for track in kept if track.path in there]  # what stood around a span may have gone with it
     renumbered: list[Track] = []
     seen: dict[str, int] = {}
     for track in kept:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -11,40 +11,65 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 
 from shoal.core.errors import BadData, BadModel
-from shoal.core.example import evaluating, failed
+from shoal.core.example import failed, unmarked
+from shoal.core.inputs import Inputs, answer_to, count, joined, pieces, taken
 from shoal.core.part import Part
 from shoal.data import Dataset, Signature, Split, open_data
 from shoal.data.batches import is_batches
 from shoal.data.encoders import Given
+from shoal.data.given import check_alike, raw_of, read_given, sizes_of
 from shoal.data.loaders import call
 from shoal.data.split import cut, fingerprint
 from shoal.net import Net
 
 BATCH = 256
+LABELS = ("labels", "label")  # what models of transformers are given to learn by
 
 
 def opened(module: nn.Module, data: Any, target: str | None, seed: int) -> Dataset:
     """Data for a module as :func:`open_data` reads them, or inputs alone, with what the module answers."""
-    as_given = not isinstance(module, Net)
-    if isinstance(data, str) and ".py:" in data:
-        made = call(data)
-        if not isinstance(made, str | Path):  # a path is refused with the place of the function
-            data, as_given = made, not isinstance(made, pd.DataFrame)
+    data, as_given = _made(data, not isinstance(module, Net))
     inputs, data = inputs_of(data)
     if inputs is not None:
         return answered(module, inputs, seed)
     return open_data(data, target=target, seed=seed, as_given=as_given)
 
 
-def inputs_of(data: Any) -> tuple[Tensor | None, Any]:
-    """All inputs where data are inputs alone: a tensor, or batches that are no (x, y); else None, and the data.
+def first_rows(source: str, target: str | None, rows: int) -> Inputs:
+    """The first rows of data that are named, as a module that is no Net takes them, with targets or without."""
+    data, as_given = _made(source, True)
+    inputs, data = inputs_of(data)
+    if inputs is not None:
+        return taken(inputs, slice(rows))
+    return open_data(data, target=target, as_given=as_given).example(rows)
 
-    An iterator is looked into, so the data come back whole. Raises BadData where inputs are no tensors of one shape.
+
+def _made(data: Any, as_given: bool) -> tuple[Any, bool]:
+    """What a function in a file gives, and whether that is passed on untouched; anything else as it is."""
+    if not isinstance(data, str) or ".py:" not in data:
+        return data, as_given
+    made = call(data)
+    if isinstance(made, str | Path):
+        return data, as_given  # it is refused with the place of the function
+    return made, not isinstance(made, pd.DataFrame)
+
+
+def inputs_of(data: Any) -> tuple[Inputs | None, Any]:
+    """All inputs where data are inputs alone: a tensor, a dict of them by name, or batches that are no (x, y); else
+    None, and the data.
+
+    An iterator is looked into, so the data come back whole. Raises BadData where rows differ in their shape.
     """
     if isinstance(data, Tensor | np.ndarray):
         return torch.as_tensor(data), data
+    if isinstance(data, Mapping):
+        return read_given(data, "inputs"), data
+    if isinstance(data, TorchDataset) and not hasattr(data, "edge_index"):
+        data = DataLoader(data, batch_size=BATCH)
     if not is_batches(data) or _arrays(data):
         return None, data
     with torch.random.fork_rng(devices=[]):  # a loader that shuffles draws when it is gone through
@@ -53,7 +78,7 @@ def inputs_of(data: Any) -> tuple[Tensor | None, Any]:
     whole: Any = chain((first,), rest) if rest is data and first is not None else data
     if first is None or not _alone(first):
         return None, whole
-    return torch.cat(list(_rows(whole))), whole
+    return joined(list(_rows(whole))), whole
 
 
 def _arrays(data: Any) -> bool:
@@ -68,47 +93,50 @@ def _alone(batch: Any) -> bool:
     return not isinstance(batch, tuple | list) or len(batch) == 1
 
 
-def _rows(data: Iterable[Any]) -> Iterator[Tensor]:
-    shape: tuple[int, ...] | None = None
+def _rows(data: Iterable[Any]) -> Iterator[Inputs]:
+    before: Inputs | None = None
     for number, one in enumerate(data):
         x = one[0] if isinstance(one, tuple | list) and len(one) == 1 else one
+        if isinstance(x, Mapping):
+            x = read_given(x, f"batch {number}")
         x = torch.from_numpy(x) if isinstance(x, np.ndarray) else x
-        if not isinstance(x, Tensor) or not x.dim():
+        if not isinstance(x, Tensor | dict) or (isinstance(x, Tensor) and not x.dim()):
             raise BadData(
-                f"batch {number}: inputs without targets must be tensors, found {type(one).__name__}; "
-                "give tensors, and a module that takes one"
+                f"batch {number}: inputs without targets must be tensors, or dicts of them, found "
+                f"{type(one).__name__}; give tensors, or a dict of the module's arguments by their names"
             )
-        if shape is not None and tuple(x.shape[1:]) != shape:
-            raise BadData(f"batch {number}: rows of {tuple(x.shape[1:])}, before of {shape}; give rows of one shape")
-        shape = tuple(x.shape[1:])
+        if before is not None:
+            check_alike(x, before, f"batch {number}", "batch 0", "inputs")
+        before = x if before is None else before
         yield x
 
 
-def answered(module: nn.Module, x: Tensor, seed: int) -> Dataset:
+def answered(module: nn.Module, x: Inputs, seed: int) -> Dataset:
     """A dataset in which the module's own answers are the targets. Raises BadModel where it gives no tensor a row."""
     y = _answers(module, x)
-    parts, cuts = cut(np.zeros(len(x), dtype=np.int64), seed)
-    tokens = x.dim() == 2 and not x.is_floating_point() and x.dtype != torch.bool
-    shape = tuple(x.shape[1:])
-    places, channels = (shape, 0) if tokens else (shape[:-1], shape[-1] if shape else 1)
-    vocabulary = int(x.max()) + 1 if tokens else None
-    raw = x.contiguous().reshape(len(x), -1).view(torch.uint8).numpy()
-    train, valid, test = (Split(x[rows], y[rows]) for rows in (parts.train, parts.valid, parts.test))
+    parts, cuts = cut(np.zeros(len(y), dtype=np.int64), seed)
+    places, channels, vocabulary = sizes_of(x)
+    train, valid, test = (Split(taken(x, rows), y[rows]) for rows in (parts.train, parts.valid, parts.test))
     task = Part("fidelity", {"outputs": y.shape[-1]})
     notes = ("no targets: what the original answers is asked for", *cuts)
+    held = [name for name in LABELS if isinstance(x, dict) and name in x]
+    if held:
+        notes = (*notes, f"{held[0]} is taken as an input like the others; to be scored on it, give ({{...}}, y)")
     signature = Signature(places, channels, vocabulary, task)
-    return Dataset("inputs", train, valid, test, signature, Given(), notes, fingerprint([raw], parts))
+    return Dataset("inputs", train, valid, test, signature, Given(), notes, fingerprint(raw_of(x), parts))
 
 
-def _answers(module: nn.Module, x: Tensor) -> Tensor:
+def _answers(module: nn.Module, x: Inputs) -> Tensor:
     found: list[Tensor] = []
-    with evaluating(module), torch.no_grad():
-        for rows in x.split(BATCH):
+    with unmarked(module), torch.no_grad():
+        for rows in pieces(x, BATCH):
             try:
-                y = module(rows)
+                y = answer_to(module, rows)
+            except BadModel:
+                raise
             except Exception as error:  # whatever a stranger's forward raises, the user must read it
                 raise failed(module, error, "does not run on the inputs") from error
-            if not isinstance(y, Tensor) or y.dim() < 2 or len(y) != len(rows) or not y.is_floating_point():
+            if y.dim() < 2 or len(y) != count(rows) or not y.is_floating_point():
                 raise BadModel(
                     f"{type(module).__name__}: gives no tensor of numbers with a row an input; wrap it in a module "
                     "that gives the one that counts"

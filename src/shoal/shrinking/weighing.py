@@ -5,7 +5,8 @@ saves   what the edits save, by metric
 gain    what is saved of what is missing, a whole goal at most, added up over the goals
 
 What only puts other parts at its places is tried as an intervention is: runs begin there, in the middle, and skipping
-all spans takes about half of the runs. Of an edited copy only the parts that differ are kept.
+all spans takes about half of the runs. Of an edited copy only the parts that differ are kept. A net that reads edges is
+tried as a whole, with its graph before it; compressors are shown its rows without.
 """
 
 from __future__ import annotations
@@ -23,9 +24,12 @@ from torch import Tensor, nn
 from shoal.anatomy import anatomy
 from shoal.core.base import Compressor, Proposal, Task
 from shoal.core.errors import BadModel, Refused
+from shoal.core.inputs import Inputs, answer_to, count, pieces, taken
 from shoal.core.scene import Batch, Scene
 from shoal.core.spans import Span
 from shoal.core.spec import wiring_of
+from shoal.coupling import coupled
+from shoal.data import Split
 from shoal.edits.drop import Drop
 from shoal.intervening import Changes, Trial, losses, size_of_batch, split
 from shoal.interventions.skip import Skip
@@ -34,6 +38,8 @@ from shoal.recipe import done
 from shoal.shrinking.cells import Cells
 from shoal.shrinking.saving import Saving
 from shoal.shrinking.scale import Scale
+from shoal.training.evaluate import predict
+from shoal.training.graphs import read_of_graphs
 
 log = logging.getLogger("shoal")
 MEMORY = 256 << 20  # bytes that a run may keep
@@ -68,10 +74,18 @@ class _Tried(NamedTuple):
 
 
 class Weigher:
-    """Weighs proposals on calibration rows (x, y) of a task."""
+    """Weighs proposals on calibration rows (x, y) of a task. ``nodes``: the same rows, where they are of a graph."""
 
-    def __init__(self, rows: tuple[Tensor, Tensor], task: Task, scale: Scale, seed: int = 0) -> None:
+    def __init__(
+        self,
+        rows: tuple[Inputs, Tensor],
+        task: Task,
+        scale: Scale,
+        seed: int = 0,
+        nodes: Split | None = None,
+    ) -> None:
         self.x, self.y = rows
+        self.nodes = nodes
         self.task, self.scale, self.seed = task, scale, seed
         self.refused: dict[str, str] = {}  # place -> why a proposal for it could not be done
         self._like: dict[tuple[Any, ...], float] = {}  # like proposals save alike; they are measured once
@@ -89,18 +103,20 @@ class Weigher:
 
     def _outputs(self, module: nn.Module, rows: int | None = None) -> Tensor:
         module.eval()
+        if self.nodes is not None:
+            return predict(module, self.nodes)[0][:rows]
         with torch.inference_mode():
-            return torch.cat([module(part) for part in self.x[:rows].split(256)]).float()
+            return torch.cat([answer_to(module, part) for part in pieces(taken(self.x, slice(rows)), 256)]).float()
 
     def proposals(self, module: nn.Module, compressors: Mapping[str, Compressor]) -> list[tuple[str, Proposal]]:
         """What every compressor proposes for the module as it is."""
-        scene = self._scene(module, len(self.x))
+        scene = self._scene(module, count(self.x))
         return [(name, one) for name, compressor in compressors.items() for one in compressor.propose(scene)]
 
     def _scene(self, module: nn.Module, rows: int) -> Scene:
         found = anatomy(module, self.scale.example)
-        pieces = tuple(split((Batch(self.x[:rows], self.y[:rows]),), PIECE))
-        return Scene(module, found, pieces, self.task, self.seed)
+        batches = tuple(split((Batch(taken(self.x, slice(rows)), self.y[:rows]),), PIECE))
+        return Scene(module, found, batches, self.task, self.seed)
 
     def weigh(
         self,
@@ -114,7 +130,7 @@ class Weigher:
         ``now`` is what the module measures, ``over`` what of it is still above the goals.
         """
         found = list(proposals)
-        rows = max(FEWEST, len(self.x) * MANY // max(len(found), MANY))
+        rows = max(FEWEST, count(self.x) * MANY // max(len(found), MANY))
         scene = self._scene(module, rows)
         spans = {span.path for span in scene.anatomy.spans}
         touched = sorted({path for _, one in found for path in one.paths if path in spans})
@@ -150,7 +166,8 @@ class Weigher:
         self, scene: Scene, cells: Cells, saving: Saving, name: str, one: Proposal
     ) -> tuple[_Tried, dict[str, float]] | None:
         """How to try a proposal and what it saves; None where it gains nothing."""
-        spans = _dropped(scene, one)
+        whole = self._whole(scene)
+        spans = () if whole else _dropped(scene, one)
         if spans and not {"depth", "memory"} & saving.over.keys():
             saves = saving.of_drop(spans[0].path)
             return (_Tried(name, one, Skip().changes(spans), 0.0), saves) if _gain(saves, saving.over) > 0 else None
@@ -158,19 +175,35 @@ class Weigher:
         saves = saving.of(shrunk, name, one)
         if not _gain(saves, saving.over) > 0:
             return None
-        changes = Skip().changes(spans) if spans else cells.changes(shrunk)
-        loss = 0.0 if changes is not None else self.loss(shrunk, sum(batch.rows for batch in scene.batches))
+        changes = Skip().changes(spans) if spans else None if whole else cells.changes(shrunk)
+        loss = 0.0 if changes is not None else self.loss(shrunk, _rows(scene))
         return _Tried(name, one, changes, loss), saves
+
+    def _whole(self, scene: Scene) -> bool:
+        """Whether the module's rows read each other, so that a run of some of them says nothing."""
+        return self.nodes is not None and bool(read_of_graphs(scene.module))
 
     def _harms(self, scene: Scene, tried: Sequence[_Tried]) -> Iterator[float]:
         """How much the loss grows with each."""
         if not tried:
             return iter(())
+        if self._whole(scene):
+            before = self.loss(scene.module, _rows(scene))
+            return (one.loss - before for one in tried)
         parts = tuple(split(scene.batches, size_of_batch(scene, MEMORY)))
         trial = Trial(Scene(scene.module, scene.anatomy, parts, scene.task, scene.seed))
         base, told = trial.told([one.changes for one in tried if one.changes is not None])
         before, found = float(base.loss.mean()), iter(told)
         return ((one.loss if one.changes is None else float(next(found).loss.mean())) - before for one in tried)
+
+
+def _rows(scene: Scene) -> int:
+    return sum(batch.rows for batch in scene.batches)
+
+
+def why_wide(module: nn.Module, makers: Mapping[str, Compressor], example: Any) -> Mapping[str, str]:
+    """Why each width of a module of other people stays as it is, by weight, where narrower ones were asked for."""
+    return coupled(module, example).left if "channels" in makers and not isinstance(module, Net) else {}
 
 
 def _gain(saves: Mapping[str, float], over: Mapping[str, float]) -> float:
@@ -182,10 +215,12 @@ def _dropped(scene: Scene, one: Proposal) -> tuple[Span, ...]:
 
     In a Net that is so where the wiring adds its layers to one stream: others may scale by their depth.
     """
-    if len(one.edits) != 1 or not isinstance(one.edits[0], Drop) or one.weights:
+    edit = one.edits[0] if len(one.edits) == 1 else None
+    if not isinstance(edit, Drop) or edit.layers or one.weights:
         return ()
     if isinstance(scene.module, Net):
         stage = scene.module.spec.stages[int(one.paths[0].split(".")[1])]
         if wiring_of(stage.wiring, stage.dim, stage.depth).groups() is None:
             return ()
-    return tuple(span for span in scene.anatomy.spans if span.path == one.paths[0])
+    visited = {span.at for span in scene.spans}
+    return tuple(span for span in scene.anatomy.spans if span.path == edit.path and span.at in visited)

@@ -46,13 +46,16 @@ class Checkpoint:
         return Checkpoint({**self.tensors, **tensors}, {**self.facts, **facts})
 
     def save(self, folder: Path | str) -> None:
-        """Write it beside, then put it in the place of an older one."""
+        """Write it beside, then put it in the place of an older one; what could not be written whole is removed."""
         place = Path(folder)
         place.mkdir(parents=True, exist_ok=True)
         header = {"shoal": json.dumps({"version": VERSION, **self.facts}, sort_keys=True, allow_nan=False)}
         beside = place / f"{FILE}.partial"
-        save_file({name: value.detach().cpu().contiguous() for name, value in self.tensors.items()}, beside, header)
-        os.replace(beside, place / FILE)
+        try:
+            save_file({name: value.detach().cpu().contiguous() for name, value in self.tensors.items()}, beside, header)
+            os.replace(beside, place / FILE)
+        finally:
+            beside.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, folder: Path | str) -> Checkpoint:

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from shoal.core.inputs import Inputs
 from shoal.training.state import copied, fill, tensors_of
 
 
-def whence(net: nn.Module, x: Tensor, y: Tensor, again: Callable[[], Tensor]) -> tuple[str, str]:
+def whence(net: nn.Module, x: Inputs, y: Tensor, again: Callable[[], Tensor]) -> tuple[str, str]:
     """(where, the fix): what was first not finite, and what to do. `again` computes the loss; the net stays as is."""
     for value, name in ((x, "inputs"), (y, "targets")):
-        if not _finite(value):
+        if not all(_finite(each) for each in _tensors(value)):
             return f"in the {name} of the batch", f"clean the {name} of the data"
     for name, parameter in net.named_parameters():
         if not _finite(parameter):

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from shoal.core.base import Method, Task
 from shoal.core.errors import BadArtifact, Diverged
+from shoal.core.example import tensors as tensors_in
+from shoal.core.inputs import Inputs, answer_to, placed
 from shoal.data import Dataset, Split
 from shoal.kinds import TASKS
 from shoal.net import Net
@@ -28,7 +30,7 @@ from shoal.training.optimizer import lr_share, make_optimizer, optimizer_tensors
 from shoal.training.recipe import TrainingRecipe
 from shoal.training.state import Average, Stream, copied, fill, generator_of, seed_of, tensors_of
 
-Objective: TypeAlias = Callable[[nn.Module, Tensor, Tensor], Tensor]  # (net, x, y) -> a scalar to go down
+Objective: TypeAlias = Callable[[nn.Module, Inputs, Tensor], Tensor]  # (net, x, y) -> a scalar to go down
 SMALLEST_SCALE = 1e-4  # of float16 losses: below it no step has been finite for long
 RESIDENT = 8 << 30  # training parts of up to so many bytes are held on the GPU
 
@@ -91,7 +93,7 @@ class Engine:
             return steps
         return min(1.0, max(steps, (self.elapsed() + 0.5 * self.took) / self.recipe.seconds))
 
-    def batch(self) -> tuple[Tensor, Tensor]:
+    def batch(self) -> tuple[Inputs, Tensor]:
         """The rows of the next step, on the device; they depend on the seed and on its number alone."""
         epoch, place = divmod(self.index, self.batches)
         if self.order[0] != epoch:
@@ -99,19 +101,19 @@ class Engine:
             self.order = (epoch, order.to(self.split.y.device))
         start = place * self.recipe.batch
         x, y = self.split.batch(self.order[1][start : start + self.recipe.batch])
-        x, y = x.to(self.device), y.to(self.device)
+        x, y = placed(x, self.device), y.to(self.device)
         if self.recipe.augment:
             x = augmented(x, self.recipe.augment, generator_of(self.seed, "augment", epoch, place))
         return x, y
 
-    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+    def loss(self, x: Inputs, y: Tensor) -> Tensor:
         """The objective of a batch, in the precision of the recipe."""
         if self.precision == "float32":
             return self._whole(x, y)
         with torch.autocast(self.device.type, dtype=getattr(torch, self.precision)):
             return self._whole(x, y)
 
-    def _whole(self, x: Tensor, y: Tensor) -> Tensor:
+    def _whole(self, x: Inputs, y: Tensor) -> Tensor:
         """The objective, and what gates and experts add to it."""
         loss = self.objective(self.model, x, y)
         for module in self.methods:
@@ -158,7 +160,7 @@ class Engine:
         """Whether a gradient too large for float16 may yet be cured by a smaller scale; such a step changes nothing."""
         return self.scaler.is_enabled() and self.scaler.get_scale() > SMALLEST_SCALE
 
-    def _diverged(self, x: Tensor, y: Tensor, lr: float) -> Diverged:
+    def _diverged(self, x: Inputs, y: Tensor, lr: float) -> Diverged:
         def again() -> Tensor:
             self.stream.rewind()
             with self.stream:
@@ -209,7 +211,7 @@ def _objective(net: nn.Module, task: Task, smoothing: float) -> Objective:
     """What a net learns where nobody says: its task, and all its exits theirs."""
     if isinstance(net, Net) and net.spec.exits:
         return Exits(task, smoothing=smoothing)
-    return lambda model, x, y: task.loss(model(x), y, smoothing)
+    return lambda model, x, y: task.loss(answer_to(model, x), y, smoothing)
 
 
 def identity(recipe: TrainingRecipe, seed: int, data: Dataset) -> dict[str, object]:
@@ -219,7 +221,7 @@ def identity(recipe: TrainingRecipe, seed: int, data: Dataset) -> dict[str, obje
 
 def _resident(split: Split, device: torch.device) -> Split:
     """The split on the GPU where it fits there, so that no row is sent twice."""
-    size = sum(value.numel() * value.element_size() for value in (split.x, split.y))
+    size = sum(value.numel() * value.element_size() for value in tensors_in((split.x, split.y)))
     if device.type == "cpu" or size > RESIDENT:
         return split
-    return Split(split.x.to(device), split.y.to(device), split.prepare)
+    return Split(placed(split.x, device), split.y.to(device), split.prepare)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from shoal.core.base import Task
 from shoal.core.errors import BadData, BadModel, Diverged
 from shoal.core.example import evaluating
+from shoal.core.inputs import answer_to, placed
 from shoal.core.part import Part
 from shoal.data import Split
 from shoal.evidence import Evidence, mean, proportion
@@ -49,10 +50,11 @@ class Result:
         return {"quality": self.quality.to_json(), "loss": self.loss}
 
 
-def evaluate(model: Callable[[Tensor], Tensor], split: Split, task: Task | Part, batch: int = 512) -> Result:
+def evaluate(model: Callable[..., Any], split: Split, task: Task | Part, batch: int = 512) -> Result:
     """Score a model on every row of a split, in eval mode and without gradients.
 
     `model` is a module, on whatever device, or any callable on the CPU; its training flags are put back as they were.
+    What it gives is read by ``answer_to``: a tensor, or the one that counts among several.
     Raises Diverged where an answer is not finite, BadData for a split without rows.
     """
     judge: Task = TASKS.make(task) if isinstance(task, Part) else task
@@ -60,7 +62,7 @@ def evaluate(model: Callable[[Tensor], Tensor], split: Split, task: Task | Part,
     return judged(outputs, targets, judge)
 
 
-def predict(model: Callable[[Tensor], Tensor], split: Split, batch: int = 512) -> tuple[Tensor, Tensor]:
+def predict(model: Callable[..., Any], split: Split, batch: int = 512) -> tuple[Tensor, Tensor]:
     """The outputs and the targets of a split, on the CPU."""
     if not len(split):
         raise BadData("evaluate: the split has no rows; give some")
@@ -71,7 +73,7 @@ def predict(model: Callable[[Tensor], Tensor], split: Split, batch: int = 512) -
     resting = evaluating(model) if isinstance(model, nn.Module) else nullcontext()
     with resting, torch.inference_mode():
         for x, y in split.batches(batch):
-            outputs.append(model(x.to(device)).float().cpu())
+            outputs.append(answer_to(model, placed(x, device)).float().cpu())
             targets.append(y.cpu())
     return torch.cat(outputs), torch.cat(targets)
 

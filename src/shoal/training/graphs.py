@@ -4,13 +4,15 @@
     one that begins with what has no weights   propagated once for all, and then the rows, in batches of any size
     any other                                  all nodes at once with the edges; a row is then the number of a node
 
-What was propagated is kept with the graph.
+What was propagated is kept with the graph. What is timed, counted or looked at from outside is what :func:`standing`
+gives.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +22,7 @@ from shoal.data import Graph, Split
 from shoal.net import Layer, Net
 
 OF_GRAPHS = ("edges", "adjacency")
-Asked: TypeAlias = Callable[[Tensor], Tensor]
+Asked: TypeAlias = Callable[..., Any]
 AnyModel = TypeVar("AnyModel", bound=Asked)
 
 
@@ -35,6 +37,29 @@ class OnGraph(nn.Module):
 
     def forward(self, nodes: Tensor) -> Tensor:
         out: Tensor = self.net(self.x, context=self.context)[nodes]
+        return out
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> OnGraph:
+        """With a net of its own and the same graph, to which nobody writes: torch copies no sparse matrices."""
+        made = OnGraph.__new__(OnGraph)
+        nn.Module.__init__(made)
+        memo[id(self)] = made
+        made.net, made.x, made.context = copy.deepcopy(self.net, memo), self.x, self.context
+        made.training = self.training
+        return made
+
+
+class OnNodes(nn.Module):
+    """A net in front of a whole graph, asked for nodes. Its parts are the net's, and go by the net's own paths."""
+
+    def __init__(self, net: OnGraph) -> None:
+        super().__init__()
+        for name, part in net.net.named_children():
+            self.add_module(name, part)
+        self._asked = (net,)  # no part: it would stand before every path
+
+    def forward(self, nodes: Tensor) -> Tensor:
+        out: Tensor = self._asked[0](nodes)
         return out
 
 
@@ -53,6 +78,16 @@ def asked(model: AnyModel, split: Split, device: torch.device) -> tuple[AnyModel
     if rows is not None:
         return model, Split(rows[split.nodes], split.y)
     return OnGraph(model, graph), Split(split.nodes, split.y)
+
+
+def standing(model: nn.Module, split: Split, rows: int) -> tuple[nn.Module, Any]:
+    """What answers for the first rows of a split, and those rows as it takes them: the model itself, or with the whole
+    graph before it."""
+    if split.graph is None or split.nodes is None:
+        return model, split.batch(slice(0, rows))[0]
+    few = Split(split.x[:rows], split.y[:rows], split.prepare, split.graph, split.nodes[:rows])
+    made, own = asked(model, few, torch.device("cpu"))
+    return OnNodes(made) if isinstance(made, OnGraph) else made, own.batch(slice(None))[0]
 
 
 def propagated_beforehand(net: Net, graph: Graph) -> Tensor | None:

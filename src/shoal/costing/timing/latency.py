@@ -84,7 +84,7 @@ class Latency(Spread):
 def latency(
     module: nn.Module,
     example: Any,
-    against: nn.Module | tuple[nn.Module, Any] | None = None,
+    against: nn.Module | tuple[nn.Module, Any] | Prepared | None = None,
     *,
     runtime: str = "eager",
     threads: int | None = None,
@@ -94,9 +94,10 @@ def latency(
     """Time a module on an example, alone or against another, in eval mode without gradients.
 
     `example` is a tensor, a tuple of arguments or a dict of keyword arguments. `against` is a module for the same
-    example, or a pair (module, example). `runtime` is eager, compile or onnxruntime. `threads` are pinned while
-    measuring; None: as many as torch uses now. `seconds` is the time to measure each contestant for; warming up takes
-    up to half of it again, building (copy, compile, export) comes on top, and calls longer than a 13th of it exceed it.
+    example, a pair (module, example), or what :func:`prepared` made of them. `runtime` is eager, compile or
+    onnxruntime. `threads` are pinned while measuring; None: as many as torch uses now. `seconds` is the time to measure
+    each contestant for; warming up takes up to half of it again, building (copy, compile, export) comes on top, and
+    calls longer than a 13th of it exceed it.
     `batch` repeats or cuts the examples along their first axis, see :func:`at_batch`.
     Against another, copies of both are timed, so there must be room for them; in onnxruntime there is one session of
     each, and the interval does not know of where its weights lie.
@@ -105,7 +106,7 @@ def latency(
     if not seconds > 0 or (threads is not None and threads < 1):
         raise BadSetting(f"latency: seconds={seconds}, threads={threads}: both must be above 0")
     contestants = [(module, example)]
-    if against is not None:
+    if against is not None and not isinstance(against, Prepared):
         contestants.append(against if isinstance(against, tuple) else (against, example))
     if batch is not None:
         contestants = [(one, at_batch(given, batch)) for one, given in contestants]
@@ -114,11 +115,35 @@ def latency(
         for one, _ in contestants:
             stack.enter_context(evaluating(one))
         makers = [_maker(one, given, runtime, threads, against is not None) for one, given in contestants]
+        if isinstance(against, Prepared):
+            makers.append(against.made(runtime, threads, batch))
         stack.enter_context(_no_collection())
         bursts, repeats = timed(makers, seconds, 1 if against is None else PAIRS)
     spreads = [_spread(own, count) for own, count in zip(bursts, repeats, strict=True)]
     other, ratio = (None, None) if against is None else (spreads[1], ratio_of(*bursts))
     return Latency(**asdict(spreads[0]), runtime=runtime, threads=threads, against=other, ratio=ratio, batch=batch)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A module built in a runtime once, for an example, to be timed several times."""
+
+    run: Run
+    runtime: str
+    threads: int
+
+    def made(self, runtime: str, threads: int, batch: int | None) -> Callable[[], Run]:
+        """What gives it, to be timed. Raises BadSetting where it was built for something else."""
+        if (runtime, threads, batch) != (self.runtime, self.threads, None):
+            told = f"runtime={runtime}, threads={threads}, batch={batch}"
+            raise BadSetting(f"latency: {told}, and what is against was prepared in {self.runtime}, {self.threads}")
+        return lambda: self.run
+
+
+def prepared(module: nn.Module, example: Any, *, runtime: str, threads: int | None = None) -> Prepared:
+    """The module in eval mode, built (compiled, exported) in a runtime for an example. Raises as :func:`latency`."""
+    with pinned(threads) as many, evaluating(module):
+        return Prepared(runner(module, example, runtime, many), runtime, many)
 
 
 def at_batch(example: Any, batch: int) -> Any:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from shoal.core.base import Task
 from shoal.core.errors import BadModel, BadSetting
+from shoal.core.inputs import Inputs, run_on
 from shoal.core.spans import Left
 from shoal.training.objectives._watched import reading
 
@@ -41,11 +42,11 @@ class Blockwise:
         self.task, self.lessons = task, tuple(lessons)
         self.teacher = copy.deepcopy(teacher).eval().requires_grad_(False)
 
-    def __call__(self, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    def __call__(self, net: nn.Module, x: Inputs, y: Tensor) -> Tensor:
         """The loss of a batch."""
         places = [place for _, first, last, _ in self.lessons for place in (first, last)]
         with reading(self.teacher.to(y.device), places, leave=True) as states, suppress(Left), torch.no_grad():
-            self.teacher(x)
+            run_on(self.teacher, x)
         far: list[Tensor] = []
         for path, first, last, branch in self.lessons:
             if first not in states or last not in states or states[first].shape != states[last].shape:

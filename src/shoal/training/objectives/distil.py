@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from shoal.core.base import Task
 from shoal.core.errors import BadModel, BadSetting
+from shoal.core.inputs import Inputs, answer_to
 
 
 class Distil:
@@ -35,11 +36,11 @@ class Distil:
         self.task, self.temperature, self.weight, self.smoothing = task, temperature, weight, smoothing
         self.teacher = copy.deepcopy(teacher).eval().requires_grad_(False)
 
-    def __call__(self, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    def __call__(self, net: nn.Module, x: Inputs, y: Tensor) -> Tensor:
         """The loss of a batch."""
         with torch.no_grad():
-            wanted: Tensor = self.teacher.to(y.device)(x)
-        given: Tensor = net(x)
+            wanted = answer_to(self.teacher.to(y.device), x)
+        given = answer_to(net, x)
         if given.shape != wanted.shape:
             raise BadModel(
                 f"distil: the net gives {tuple(given.shape)}, the teacher {tuple(wanted.shape)}; make them equal"

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from shoal.anatomy import anatomy
 from shoal.core.base import Task
 from shoal.core.errors import BadModel, BadSetting
+from shoal.core.inputs import Inputs, run_on, taken
 from shoal.core.scene import rows_of
 from shoal.core.spans import Left
 from shoal.training.objectives._watched import reading
@@ -59,7 +60,7 @@ class Hints:
         self.pairs = None if pairs is None else tuple((net, taught) for net, taught in pairs)
         self.share = share
 
-    def __call__(self, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    def __call__(self, net: nn.Module, x: Inputs, y: Tensor) -> Tensor:
         """The loss of a batch."""
         if self.pairs is None:
             self.pairs = ((_middle(net, x), _middle(self.answers.teacher.to(y.device), x)),)
@@ -71,9 +72,9 @@ class Hints:
             wanted = stack.enter_context(reading(teacher, taught, leave=alone))
             if alone:
                 with suppress(Left):
-                    net(x)
+                    run_on(net, x)
                 with suppress(Left), torch.no_grad():
-                    teacher(x)
+                    run_on(teacher, x)
             else:
                 rest = self.answers(net, x, y)
         for path, read in ((paths, given), (taught, wanted)):
@@ -101,9 +102,9 @@ def stages(
     return (Hints(task, teacher, pairs=pairs, share=1.0), *answers)
 
 
-def _middle(module: nn.Module, x: Tensor) -> str:
+def _middle(module: nn.Module, x: Inputs) -> str:
     """The span in the middle of those that run, by path."""
-    spans = anatomy(module, x[:ROWS]).visits
+    spans = anatomy(module, taken(x, slice(ROWS))).visits
     if not spans:
         raise BadModel(f"hints: {type(module).__name__} has no span to be hinted at; name pairs, or use distil")
     return spans[len(spans) // 2].path

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from shoal.core.base import Task
 from shoal.core.errors import BadModel, BadSetting
+from shoal.core.inputs import Inputs, answer_to
 
 HIDDEN, CUT, LONGEST = 0.1, 0.25, 5  # chance that a word is hidden, that a row is cut, words that then stay at most
 
@@ -47,21 +48,21 @@ class LogitMSE:
         self.task, self.weight, self.smoothing, self.token = task, weight, smoothing, token
         self.teacher = copy.deepcopy(teacher).eval().requires_grad_(False)
 
-    def __call__(self, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    def __call__(self, net: nn.Module, x: Inputs, y: Tensor) -> Tensor:
         """The loss of a batch."""
-        given: Tensor = net(x)
+        given = answer_to(net, x)
         loss = self.weight * self._far(given, x)
         if self.token is not None:
             changed = hidden(x, self.token)
-            loss = loss + self.weight * self._far(net(changed), changed)
+            loss = loss + self.weight * self._far(answer_to(net, changed), changed)
         if self.weight < 1:
             loss = loss + (1 - self.weight) * self.task.loss(given, y, self.smoothing)
         return loss
 
-    def _far(self, given: Tensor, x: Tensor) -> Tensor:
+    def _far(self, given: Tensor, x: Inputs) -> Tensor:
         """How far the outputs are from the teacher's."""
         with torch.no_grad():
-            wanted: Tensor = self.teacher.to(x.device)(x)
+            wanted = answer_to(self.teacher.to(given.device), x)
         if given.shape != wanted.shape:
             raise BadModel(
                 f"logit_mse: the net gives {tuple(given.shape)}, the teacher {tuple(wanted.shape)}; make them equal"
@@ -69,8 +70,10 @@ class LogitMSE:
         return F.mse_loss(given, wanted)
 
 
-def hidden(x: Tensor, token: int) -> Tensor:
+def hidden(x: Inputs, token: int) -> Tensor:
     """Rows of tokens, (batch, length), some words hidden, and some rows cut to a short run of words."""
+    if isinstance(x, dict):
+        raise BadModel(f"logit_mse: {', '.join(x)} are inputs by names, not one tensor of tokens; leave token out")
     if x.dim() != 2 or x.is_floating_point():
         raise BadModel(f"logit_mse: {x.dtype} of shape {tuple(x.shape)} holds no rows of tokens; leave token out")
     rows, length = x.shape

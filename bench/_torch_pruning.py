@@ -1,0 +1,146 @@
+"""The same network narrowed by Torch-Pruning and changed by shoal's plans, all healed by the same steps.
+
+Torch-Pruning narrows the inner width of every block. The widths of the stream it is told to leave: this network pads
+its shortcuts with as many zeros as it has always done, which a narrowed stream would not fit (it stops in its forward).
+Healing is shoal's for both: block by block and end to end, as `shoal.compress` heals; the rate is the best of three
+after a tenth of the steps, chosen on the valid part.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch_pruning
+from _compressing import Row
+from torch import nn
+from torch.nn import functional as F
+
+import shoal
+from shoal.anatomy import anatomy
+from shoal.core.base import Task
+from shoal.core.spans import Span
+from shoal.costing import cost, latency
+from shoal.data import Dataset
+from shoal.kinds import TASKS
+from shoal.shrinking.folding import flat
+from shoal.shrinking.healing import blocks_for, objective_for, settling, shorter
+from shoal.shrinking.planning import Plan
+from shoal.shrinking.tracks import Track
+from shoal.training import TrainingRecipe
+from shoal.training.evaluate import Result, evaluate
+from shoal.training.train import Run
+
+RATES, SEARCHED = (5e-4, 2e-3, 5e-3), 0.1  # of healing; the share of the steps after which one is chosen
+BLOCKWISE = 0.15  # of the steps
+DEMAND = 1.5
+ROWS, PIECE = 512, 64  # that gradients are taken of
+RUNTIMES = ("eager", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Healed:
+    """A network after healing, folded, with what it is worth and how long it takes against the original."""
+
+    name: str
+    net: nn.Module
+    result: Result
+    row: Row
+
+
+def narrowed(net: nn.Module, data: Dataset, how: str, ratio: float) -> nn.Module:
+    """The network with so many of the inner units of each block taken away by Torch-Pruning."""
+    made = copy.deepcopy(net).eval()
+    for weight in made.parameters():
+        weight.requires_grad_(True)
+    inner = {f"{path}.conv1" for path, part in made.named_modules() if hasattr(part, "conv2")}
+    left = [part for path, part in made.named_modules() if path not in inner and not list(part.children())]
+    left = [part for part in left if isinstance(part, nn.Conv2d | nn.Linear)]
+    importance = {
+        "magnitude": torch_pruning.importance.MagnitudeImportance(p=2, group_reduction="first"),
+        "group norm": torch_pruning.importance.GroupMagnitudeImportance(p=2),
+        "taylor": torch_pruning.importance.GroupTaylorImportance(),
+    }[how]
+    pruner = torch_pruning.pruner.BasePruner(
+        made, data.example(1), importance=importance, pruning_ratio=ratio, ignored_layers=left
+    )
+    if how == "taylor":
+        rows = data.train.take(ROWS, 0)
+        for x, y in rows.batches(PIECE):
+            F.cross_entropy(made(x), y).backward()  # the sum over all pieces
+    pruner.step()
+    made.zero_grad()
+    return made
+
+
+def healed(
+    plan: Plan, teacher: nn.Module, task: Task, spans: Sequence[Span], data: Dataset, how: TrainingRecipe
+) -> tuple[nn.Module, float]:
+    """The network after healing, and the rate that was best."""
+
+    def run(lr: float, share: float) -> Run:
+        recipe = replace(shorter(how, share), lr=lr)
+        blocks, net = blocks_for(task, teacher, plan, spans, data.example(1)), plan.module
+        if blocks is not None:
+            net = shoal.train(net, data, shorter(recipe, BLOCKWISE), objective=blocks).net
+            recipe = shorter(recipe, 1 - BLOCKWISE)
+        return shoal.train(net, data, recipe, objective=objective_for(task, teacher, plan))
+
+    tried = {lr: run(lr, SEARCHED).valid for lr in RATES}
+    best = max(tried, key=lambda lr: (tried[lr].quality.value, -tried[lr].loss))
+    return run(best, 1.0).net, best
+
+
+def against_torch_pruning(
+    net: nn.Module,
+    data: Dataset,
+    ours: Sequence[tuple[str, Plan]],
+    ratios: Sequence[float],
+    how: TrainingRecipe,
+    say: Callable[[str], None],
+) -> tuple[list[Row], list[Row]]:
+    """All networks, and for each of Torch-Pruning's the fastest of shoal's that is at least as accurate."""
+    task: Task = TASKS.make(data.signature.task)
+    example, spans = data.example(1), anatomy(net, data.example(1)).spans
+    teacher, settle = flat(net, example), settling(data, 0)
+    tracks = [Track(span.path, (span.path,)) for span in spans]
+    plans = list(ours)
+    for name in ("magnitude", "group norm", "taylor"):
+        for ratio in ratios:
+            made = narrowed(net, data, name, ratio)
+            settle(made)
+            plans.append((f"Torch-Pruning, {name}, {ratio:g}", Plan(made, [], tracks)))
+    every: list[Healed] = []
+    for name, plan in plans:
+        found, lr = healed(plan, teacher, task, spans, data, how)
+        final = flat(found, example)
+        result = evaluate(final, data.test, task)
+        row: Row = {"network": name, "accuracy": f"{result.quality}", "rate": lr}
+        row["params"] = cost(final, example, training=False).params
+        for runtime in RUNTIMES:
+            times = latency(final, example, net, runtime=runtime, seconds=3.0)
+            row[runtime] = f"{times.ratio.value:.3f} [{times.ratio.low:.3f}, {times.ratio.high:.3f}]"  # type: ignore[union-attr]
+        say(f"{name}: {result.quality}, {', '.join(f'{each} {row[each]}' for each in RUNTIMES)}")
+        every.append(Healed(name, final, result, row))
+    theirs = [one for one in every if one.name.startswith("Torch-Pruning")]
+    mine = [one for one in every if one not in theirs]
+    return [one.row for one in every], [_against(one, mine, example, runtime) for runtime in RUNTIMES for one in theirs]
+
+
+def _against(their: Healed, mine: Sequence[Healed], example: Any, runtime: str) -> Row:
+    """The fastest of shoal's networks that is at least as accurate, beside one of Torch-Pruning's."""
+    row: Row = {"case": f"{their.name}, {runtime}", "theirs": f"{their.result.quality}"}
+    equal = [one for one in mine if one.result.quality.value >= their.result.quality.value]
+    if not equal:
+        return {**row, "shoal": "none as accurate", "shoal's": "-", "times as fast": "-", "met": False}
+    with torch.inference_mode():
+        times = {one.name: latency(their.net, example, one.net, runtime=runtime, seconds=3.0).ratio for one in equal}
+    best = max(equal, key=lambda one: times[one.name].value)  # type: ignore[union-attr]
+    ratio = times[best.name]
+    assert ratio is not None
+    row |= {"shoal": best.name, "shoal's": f"{best.result.quality}"}
+    row["times as fast"] = f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
+    return {**row, "met": ratio.value >= DEMAND}
