@@ -283,6 +283,8 @@ def test_healing_mends_what_each_compressor_spoilt(compressor: str, name: str) -
     (harm,) = {one.harm for one in found.front if one.name == way}
     assert harm is not None
     after = shoal.evaluate(found.module, found.dataset.valid, found.task).loss
+    learned = [row["loss"] for row in found.healing.history[1:]]
+    assert learned[-1] < 0.98 * learned[0]
     assert after < 1.02 * harm  # the epoch with the best cosine is kept, and its loss may be a hair above
 
 
