@@ -286,8 +286,11 @@ def test_what_a_test_part_cannot_show_is_said_before_training(net: Net, data: Da
 
 
 def test_what_is_out_of_reach_is_said_with_the_best_that_could_be_had(net: Net, data: Dataset) -> None:
-    found = shoal.compress(net, data, **{**ASKED, "to": "depth<=1%"}, controls=False)
+    lines: list[str] = []
+    found = shoal.compress(net, data, **{**ASKED, "to": "depth<=1%"}, controls=False, progress=lines.append)
     assert not found.goals_met
+    said = next(i for i, line in enumerate(lines) if "out of reach" in line)
+    assert said < next(i for i, line in enumerate(lines) if "healing" in line)
     assert any("out of reach: the best that could be had is depth<=1% at" in text for text in found.notes)
 
 
