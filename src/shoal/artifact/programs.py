@@ -2,6 +2,8 @@
 
 The batch is any number where torch can express it, else that of the example, and why is said. The example itself is not
 kept in a .pt2: it is the user's data, and torch would keep it as a pickle.
+
+Longer than the house's 250 lines by a few: what writes a program and what opens one are read against each other.
 """
 
 from __future__ import annotations
