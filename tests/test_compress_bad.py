@@ -464,8 +464,8 @@ def test_what_is_refused_is_one_line_and_leaves_nothing(
     assert sorted(str(path) for path in workplace.rglob("*") if "__pycache__" not in path.parts) == before
 
 
-def test_a_goal_out_of_reach_is_said_before_training(workplace: Path) -> None:
-    """On a terminal: what could be had, then the training, then exit code 4 and the best in its folder."""
+def test_a_goal_out_of_reach_is_said_on_a_terminal(workplace: Path) -> None:
+    """On a terminal: what could be had is told, and at the end exit code 4. The order: ``test_resume_compress``."""
     master, terminal = pty.openpty()
     words = [*SHORT[:5], "depth<=1%", *SHORT[6:], "--no-controls", "--out", "small"]
     with subprocess.Popen(
