@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from shoal.core.errors import BadModel, BadSetting
-from shoal.costing import latency, peak_memory, per_span_ms, prepared
+from shoal.costing import alone, latency, peak_memory, per_span_ms, prepared, prepared_beside
 from shoal.costing.timing import resident, runtimes
 from shoal.costing.timing.bursts import PAIRS, ratio_of, timed
 from shoal.costing.timing.latency import at_batch
@@ -153,6 +153,26 @@ def test_what_was_prepared_is_built_once_and_timed_again(runtime, monkeypatch):
     assert not any(made is calls[0] for made in calls[1:])
     with pytest.raises(BadSetting, match="prepared in"):
         latency(net(1), X, old, runtime="compile", threads=1, seconds=0.02)
+
+
+def test_what_is_prepared_beside_others_is_each_by_itself():
+    """Of very different lengths, and two that take the same tensor."""
+    x = torch.randn(64, 512)
+    small, large = nn.ReLU().eval(), nn.Sequential(*(nn.Linear(512, 512) for _ in range(8))).eval()
+    built = prepared_beside([(small, x), (large, x), (nn.Sigmoid().eval(), X)], threads=1)
+    times = [alone(one, 0.1).median for one in built]
+    assert times[1] > 10 * max(times[0], times[2])
+    itself = alone(prepared(large, x, runtime="onnxruntime", threads=1), 0.1).median
+    assert 1 / 3 < times[1] / itself < 3
+
+
+def test_what_one_of_several_cannot_be_exported_is_said():
+    class Branches(nn.Module):
+        def forward(self, x):
+            return x + 1 if x.sum() > 0 else x
+
+    with pytest.raises(BadModel, match="does not export"):
+        prepared_beside([(nn.ReLU().eval(), X), (Branches().eval(), X)], threads=1)
 
 
 def test_examples_are_brought_to_a_batch():

@@ -26,7 +26,7 @@ from shoal.shrinking.healing import frozen, lessons_of, objective_for, pairs_of,
 from shoal.shrinking.planning import Plan, Planner, Taken, shortlist
 from shoal.shrinking.program import Way, choose
 from shoal.shrinking.ranking import agreement
-from shoal.shrinking.saving import Saving
+from shoal.shrinking.saving import Saving, _Alone
 from shoal.shrinking.scale import Scale
 from shoal.shrinking.tracks import Track
 from shoal.shrinking.weighing import Weighed, Weigher
@@ -77,6 +77,26 @@ def test_in_onnxruntime_like_spans_are_timed_once_and_share_a_run() -> None:
     timed = dict(like)
     Saving(scale, net, paths, scale.before, {"latency": 1.0}, like)
     assert like == timed
+
+
+def test_a_span_that_cannot_be_exported_by_itself_is_not_timed_so_and_stops_no_other() -> None:
+    """Its proposals are refused; those of the others are weighed."""
+
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(16, 16)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.linear(x) if x.sum() > 1e9 else x - self.linear(x)
+
+    waits = _Alone(1.0, {})
+    net = nn.Sequential(nn.Sequential(nn.Linear(16, 16), nn.ReLU()), Branches()).eval()
+    shares = waits.ask(net, torch.randn(2, 16), ["0", "1"])
+    waits.time()
+    assert shares["0"]() >= 0
+    with pytest.raises(BadModel, match="cannot be exported by itself"):
+        shares["1"]()
 
 
 def test_at_every_place_at_most_one_is_taken_and_none_inside_another() -> None:
@@ -158,9 +178,8 @@ def test_harms_of_runs_that_begin_in_the_middle_are_those_of_edited_copies(digit
     proposals = weigher.proposals(net, {name: COMPRESSORS.get(name)() for name in ("skip", "low_rank")})
     weighed = weigher.weigh(net, proposals, weigher.scale.before, {metric: 4.0})
     assert {one.compressor for one in weighed} >= {"skip"}
-    base = weigher.loss(net)
     for one in weighed:
-        assert one.harm == pytest.approx(weigher.loss(done(net, one.proposal)) - base, abs=1e-5)
+        assert one.harm == pytest.approx(weigher.far(done(net, one.proposal), net), abs=1e-5)
         counted = weigher.scale.counts(done(net, one.proposal))
         assert one.saves[metric] == weigher.scale.before[metric] - counted[metric]
 
@@ -170,9 +189,8 @@ def test_harms_in_a_net_are_those_of_edited_copies(digits: Dataset, wiring: str)
     net = shaken(Net(Spec.parse(f"convolution[channels=1] | {wiring}(conv) 4x6 | pool[outputs=10]")))
     weigher = weigher_for(net, digits.valid.take(64, 0).batch(slice(None)), "params<=50%")
     proposals = weigher.proposals(net, {name: COMPRESSORS.get(name)() for name in ("skip", "flatten")})
-    base = weigher.loss(net)
     for one in weigher.weigh(net, proposals, weigher.scale.before, {"params": 40.0}):
-        assert one.harm == pytest.approx(weigher.loss(done(net, one.proposal)) - base, abs=1e-5)
+        assert one.harm == pytest.approx(weigher.far(done(net, one.proposal), net), abs=1e-5)
 
 
 def test_plans_meet_their_goal_and_are_what_they_say(digits: Dataset) -> None:
@@ -192,8 +210,22 @@ def test_plans_meet_their_goal_and_are_what_they_say(digits: Dataset) -> None:
         assert weigher.loss(again) - weigher.loss(net) == pytest.approx(one.harm, abs=1e-6)
         if not one.over:
             assert one.values["params"] <= 0.7 * weigher.scale.before["params"]
+    harms = {one.way: one.harm for one in planner.candidates}
+    assert harms["least together"] <= harms.get("sum of harms", math.inf)
     best = shortlist(planner.candidates, 3)
     assert best[0].harm == min(one.harm for one in planner.candidates if not one.over)
+
+
+def test_answers_to_shaken_harms_are_others_of_the_same_options(digits: Dataset) -> None:
+    net = shaken(TinyResNet())
+    weigher = weigher_for(net, images(digits), "params<=70%")
+    planner = Planner(net, weigher, {"skip": COMPRESSORS.get("skip")()}, lambda _: None, math.inf, lambda _: None)
+    planner.weigh()
+    answers = planner._shaken(Way("test", draws=20), planner.over)
+    assert len({frozenset(map(id, one)) for one in answers}) > 1
+    assert all(any(one is option for option in planner.options) for answer in answers for one in answer)
+    losses = {id(answer): weigher.loss(planner.settled(planner.start.taking(answer, 1)).module) for answer in answers}
+    assert weigher.loss(planner._least(answers).module) == pytest.approx(min(losses.values()), abs=1e-7)
 
 
 def test_statistics_are_those_of_what_is_read(digits: Dataset) -> None:

@@ -66,8 +66,8 @@ class Control:
 @dataclass(frozen=True, eq=False)
 class Seen:
     """A network that was seen on the way: ``stage`` is original, planned (nothing healed), short (healed for a while)
-    or final; ``values`` by metric; ``harm`` the growth of the loss on calibration rows that was foreseen and that came
-    before healing; ``quality`` on the valid part, where it was healed."""
+    or final; ``values`` by metric; ``foreseen`` the harms of its edits added up, ``harm`` the growth of the loss on
+    calibration rows that came, before healing; ``quality`` on the valid part, where it was healed."""
 
     name: str
     stage: str

@@ -58,9 +58,9 @@ from shoal.shrinking.warning import (
     unreached,
 )
 from shoal.shrinking.weighing import Weigher, why_wide
-from shoal.training.engine import Objective
 from shoal.training.evaluate import Result, evaluate
 from shoal.training.graphs import read_of_graphs
+from shoal.training.layout import lay_out
 from shoal.training.recipe import TrainingRecipe
 from shoal.training.train import Run
 
@@ -70,6 +70,7 @@ CALIBRATION = 256  # rows of the valid part that proposals are weighed on
 SEARCH_SHARE = 0.35  # of the time within which all must be done
 RANKED = 4  # plans that are healed for a short while
 TIMED = 3.0  # seconds that the last latency of each contestant is measured for
+SCORED = 2000  # rows of the valid part that score a short healing
 ALONE = 0.15  # of the whole healing is its first round, block by block
 Say = Callable[[str], None]
 AnyTest = TypeVar("AnyTest", Floor, Verdict)
@@ -176,9 +177,11 @@ def compress(
     left = None if within is None else within - (time.perf_counter() - began)
     short = [] if planner.interrupted else shortlist(candidates, RANKED)
     heal = recipe_for(recipe, dataset, left, (3 if controls else 1) + cost_of(len(short)))
-    healer = _Healer(task, flat(original, example), found.spans, example, dataset, graph, heal, seed, stages)
-    ranking = Ranking(dataset, heal, seed, stages, say)
-    ranking.rank([replace(one, plan=refrozen(one.plan, original)) for one in short], healer.objective)
+    teacher = flat(original, example)
+    lay_out(teacher, example)
+    healer = _Healer(task, teacher, found.spans, example, dataset, graph, heal, seed, stages)
+    ranking = Ranking(healer.heal, stages, say)
+    ranking.rank([replace(one, plan=refrozen(one.plan, original)) for one in short])
     placed = ranking.placed
     best = placed[0].candidate if placed else (short or [near])[0]
     plan = refrozen(best.plan, original)
@@ -187,8 +190,8 @@ def compress(
         healed = (placed[0].run if placed else None) or unhealed(there, dataset, heal, seed, task)
     else:
         say(f"healing {best.way}, {len(plan.steps)} edits, by distillation from the original, {_length(heal)}")
-        begun = replace(plan, module=placed[0].net) if placed else plan
-        healed = healer.heal("healing", begun, placed[0].share if placed else 0.0)
+        begun, had = (replace(plan, module=placed[0].net), placed[0].share) if placed else (plan, 0.0)
+        healed = healer.heal("healing", begun, 1 - had, had)
     settled = _settled(planner, healed.net)
     seals = folds(settled, example)
     final = folded(settled, seals, example)
@@ -209,8 +212,8 @@ def compress(
             if interrupted:
                 break  # trained for less than the compressed one, it is no control
             margin = kept.points if kept is not None and kept.points is not None else 0.0
-            verdict = _in_points(task, compare(control.test.scores, last.scores, margin))
-            ran.append(Control(name, control.test, verdict))
+            result = evaluate(control.net, dataset.test, task)
+            ran.append(Control(name, result, _in_points(task, compare(result.scores, last.scores, margin))))
     if interrupted:
         note("interrupted: this is as far as it came, and what had not ended is left out")
     side = folds(original, example)
@@ -267,22 +270,25 @@ class _Healer:
     seed: int
     stages: Stages
 
-    def objective(self, one: Candidate) -> Objective:
-        """What a candidate's network learns."""
-        return objective_for(self.task, self.teacher, one.plan, self.graph)
-
-    def heal(self, name: str, plan: Plan, had: float = 0.0) -> Run:
-        """A first round block by block, where spans correspond, then end to end; ``had``: the share of the whole that
-        the plan's network has had already, so that all are healed as long as each other."""
-        net, blocks = plan.module, blocks_for(self.task, self.teacher, plan, self.spans, self.example, self.graph)
-        if blocks is not None:
-            first = self.stages.train(f"{name}-blocks", net, self.data, shorter(self.recipe, ALONE), self.seed, blocks)
+    def heal(self, name: str, plan: Plan, share: float = 1.0, had: float = 0.0) -> Run:
+        """For a share of the whole healing: a first round block by block, where spans correspond, then end to end; end
+        to end alone where the plan's network has had some already."""
+        net, short = plan.module, had + share < 1 - 1e-9
+        fit = None if had else blocks_for(self.task, self.teacher, plan, self.spans, self.example, self.graph)
+        if fit is not None:
+            recipe = shorter(self.recipe, ALONE * share)
+            first = self.stages.train(f"{name}-blocks", net, self._scored(True), recipe, self.seed, fit)
             if first.stopped == "interrupt":
                 return first
-            net = first.net
-        rest = shorter(self.recipe, 1 - had - (0 if blocks is None else ALONE))
+            net, share = first.net, (1 - ALONE) * share
         whole = objective_for(self.task, self.teacher, plan, self.graph)
-        return self.stages.train(name, net, self.data, rest, self.seed, whole)
+        return self.stages.train(name, net, self._scored(short), shorter(self.recipe, share), self.seed, whole)
+
+    def _scored(self, short: bool) -> Dataset:
+        """The data with as much to score as is of use: the test part is asked once, when all is done, and after a short
+        healing some of the valid part tell enough."""
+        valid = self.data.valid.take(SCORED, self.seed) if short else self.data.valid
+        return replace(self.data, valid=valid, test=self.data.test.take(2, self.seed))
 
 
 def _makers(names: Sequence[str] | None) -> dict[str, Compressor]:

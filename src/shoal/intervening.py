@@ -31,7 +31,7 @@ CACHED = 12 << 20  # bytes that are kept of a batch: beyond the caches, rows get
 SHARED = 32  # rows that threads can share well, even beyond the caches
 LARGEST = 512  # rows of a batch
 LEARNED = 256  # rows on which interventions learn
-LOOK = 256  # rows after which it is first asked whether more of them are of use; then after twice as many, and so on
+LOOK = 128  # rows after which it is first asked whether more of them are of use; then after twice as many, and so on
 SURE = 0.999  # one-sided, of a loss that is clear before all rows are seen
 
 Array = NDArray[np.float64]
@@ -113,10 +113,10 @@ def _rows(values: Tensor) -> Array:
 
 
 class Trial:
-    """Runs of a scene with changes, judged."""
+    """Runs of a scene with changes, judged by its task unless somebody else judges."""
 
-    def __init__(self, scene: Scene) -> None:
-        self.scene, self.judge = scene, Judge(scene.task)
+    def __init__(self, scene: Scene, judge: Judge | None = None) -> None:
+        self.scene, self.judge = scene, judge or Judge(scene.task)
         self._runs: Resumable | None = None
         self._held: dict[int, tuple[Tape, Tensor]] = {}  # and what the module as it is answers there
         self._free = 0

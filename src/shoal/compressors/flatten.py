@@ -47,7 +47,9 @@ class Flatten(Compressor):
 
     tiny: ClassVar[Mapping[str, Value]] = {"rows": 2}
 
-    def __init__(self, *, together: tuple[int, ...] = (2, 4), wide: tuple[int, ...] = (1, 2), rows: int = 256) -> None:
+    def __init__(
+        self, *, together: tuple[int, ...] = (2, 4, 8), wide: tuple[int, ...] = (1, 2, 4), rows: int = 256
+    ) -> None:
         if not together or min(together) < 2:
             raise BadSetting(f"compressor flatten: together={list(together)}; two or more neighbours go together")
         if any(times < 1 for times in wide) or rows < 1:

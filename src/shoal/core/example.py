@@ -89,7 +89,8 @@ def unmarked(module: nn.Module) -> Iterator[None]:
         finally:
             with torch.no_grad():
                 for (buffer, was), version in zip(before, versions, strict=True):
-                    if buffer._version != version:
+                    # batch norms write to theirs without counting it as a new version
+                    if buffer._version != version or not torch.equal(buffer, was):
                         buffer.copy_(was)
             for part, old in held:
                 _put_back(part, old)

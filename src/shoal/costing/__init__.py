@@ -2,7 +2,16 @@
 
 from shoal.costing.counting.count import cost
 from shoal.costing.table import Cost, LayerCost, Operation, Peak
-from shoal.costing.timing.latency import Latency, Prepared, Spread, latency, per_span_ms, prepared
+from shoal.costing.timing.latency import (
+    Latency,
+    Prepared,
+    Spread,
+    alone,
+    latency,
+    per_span_ms,
+    prepared,
+    prepared_beside,
+)
 from shoal.costing.timing.resident import peak_memory
 
 __all__ = [
@@ -13,9 +22,11 @@ __all__ = [
     "Peak",
     "Prepared",
     "Spread",
+    "alone",
     "cost",
     "latency",
     "peak_memory",
     "per_span_ms",
     "prepared",
+    "prepared_beside",
 ]

@@ -3,7 +3,8 @@
 in rounds     a share of the way, weighed again, until the goals are met or nothing is left: slow, and sees what harms
               become together; where weighing takes long, only if no other way leads there
 at once       all of the way by what was weighed on the original, in several ways of comparing harms, with layers that
-              go, inner widths or both; if less is saved than foreseen, asked for so much more
+              go, inner widths or both; if less or more is saved than foreseen, asked for so much more or less. Least
+              together: of several answers, whose harms were shaken by chance, the one that harms least as a whole
 another       the first of those ways with all answers so far forbidden
 
 Harms do not add up, and what is spoilt least before healing is not what heals best: so there is more than one.
@@ -17,8 +18,9 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 from torch import nn
 
 from shoal.anatomy import anatomy
@@ -33,13 +35,18 @@ from shoal.shrinking.weighing import Weighed, Weigher
 log = logging.getLogger("shoal")
 SHARE = 0.35  # of the whole way to the goals is gone in a round: harms do not add up, so the rest is weighed again
 TOGETHER = 2.0  # times the sum of what each costs alone is what proposals may cost when they are taken together
-SLACK = 0.02  # of the loss of a net that says nothing, which they may cost beyond that
+SLACK = 0.02  # of what answers differ among each other, which they may cost beyond that
 MOST = 1e9  # of a harm: answers that are not finite can hardly be healed
-TRIES = 3  # at once: so often is more asked for, where less was saved than foreseen
-SLOW = 20.0  # seconds of weighing, from which on the rounds come last
+TRIES = 3  # at once: so often is more or less asked for than was foreseen
+LOOSE = 1.15  # times what is missing may be saved
+SLOW = 1e12  # multiply-adds of weighing, from which on the rounds come last; counted, since a clock tells each time
+# another number, and what is resumed must find the same
 ROUNDS = Way("in rounds")
+SHAKEN = 0.7  # standard deviation of the logarithm of the factors by which harms are shaken
+SUM = Way("sum of harms")
 WAYS = (
-    Way("sum of harms"),
+    Way("least together", draws=8),
+    SUM,
     Way("few large harms", power=0.5),
     Way("many small harms", power=2.0),
     Way("spread over stages", spread=3.0),
@@ -128,6 +135,7 @@ class Planner:
         self.base = self.weigher.loss(self.original)
         self.now: Mapping[str, float] = {}  # what the original measures, and what of that is above the goals
         self.over: Mapping[str, float] = {}
+        self._off: dict[str, float] = {}  # how much is foreseen to be saved for what then is, of plans made at once
         self._half: Plan | None = None  # what was taken so far, should somebody interrupt
 
     def weigh(self) -> None:
@@ -144,14 +152,13 @@ class Planner:
     def search(self) -> None:
         """Fill ``candidates``. Ctrl-C ends it, with what was taken so far; raised where that is nothing."""
         try:
-            began = time.perf_counter()
             self.weigh()
-            slow = time.perf_counter() - began > SLOW
+            slow = self.weigher.work(len(self.options)) > SLOW
             if not slow:
                 self._rounds(ROUNDS)
             for way in WAYS:
                 self._at_once(way, ())
-            self._at_once(WAYS[0], [[step.weighed for step in one.plan.steps] for one in self.candidates])
+            self._at_once(SUM, [[step.weighed for step in one.plan.steps] for one in self.candidates])
             if slow and not self.candidates:
                 self._rounds(ROUNDS)
         except KeyboardInterrupt:
@@ -193,31 +200,54 @@ class Planner:
             self._keep(way.name, plan, now)
 
     def _at_once(self, way: Way, cuts: Sequence[Sequence[Weighed]]) -> None:
-        """All the way by what was weighed on the original."""
-        scale, wanted = self.weigher.scale, dict(self.over)
-        name = f"{way.name}, another" if cuts else way.name
+        """All the way by what was weighed on the original. What is saved in the end is less or more than was foreseen:
+        so much more or less is then asked for, of the ways that follow too."""
+        scale, met, seen = self.weigher.scale, None, list[list[Weighed]]()
         for _ in range(TRIES):
-            if not self.over or self._late():
-                return
+            wanted = {metric: missing * self._off.get(metric, 1.0) for metric, missing in self.over.items()}
             chosen, enough = choose(self.options, wanted, way, cuts)
-            if not enough or not chosen or self._known(chosen):
-                return
-            taken = self.start.taking(chosen, 1)
-            if not taken.steps:
-                return
-            plan = self.settled(taken)
+            if self._late() or not enough or not chosen or chosen in seen or self._known(chosen):
+                break
+            seen.append(chosen)
+            plan = self._least([chosen, *self._shaken(way, wanted)])
+            if not plan.steps:
+                break
             now = scale.measure(flat(plan.module, scale.example))
             over = scale.excess(now)
             if not over:
-                self._keep(name, plan, now)
-                return
-            if not over.keys() <= wanted.keys():
-                return  # another goal, which was met before, is not met any more: rounds see that
-            for metric in over:
-                foreseen, came = sum(one.saves[metric] for one in chosen), self.now[metric] - now[metric]
-                if came <= 0:
-                    return
-                wanted[metric] = 1.01 * self.over[metric] * max(1.0, foreseen / came)
+                met = (plan, now)
+            saved = {metric: self.now[metric] - now[metric] for metric in wanted}
+            if not over.keys() <= wanted.keys() or min(saved.values()) <= 0:
+                break  # another goal, which was met before, is not met any more: rounds see that
+            if not over and any(saved[metric] <= LOOSE * missing for metric, missing in self.over.items()):
+                break
+            for metric in over or wanted:
+                foreseen = sum(step.weighed.saves[metric] for step in plan.steps)
+                self._off[metric] = 1.01 * foreseen / saved[metric]
+        if met is not None:
+            self._keep(f"{way.name}, another" if cuts else way.name, *met)
+
+    def _shaken(self, way: Way, wanted: Mapping[str, float]) -> list[list[Weighed]]:
+        """Other answers, each the best one had the harms been a little different."""
+        random, found = np.random.default_rng(0), list[list[Weighed]]()
+        for _ in range(way.draws):
+            factors = np.exp(SHAKEN * random.standard_normal(len(self.options)))
+            other = [replace(one, harm=one.harm * factor) for one, factor in zip(self.options, factors, strict=True)]
+            number = {id(one): i for i, one in enumerate(other)}
+            found.append([self.options[number[id(one)]] for one in choose(other, wanted, way).options])
+        return found
+
+    def _least(self, answers: Sequence[Sequence[Weighed]]) -> Plan:
+        """Of answers that are carried out, the one whose loss is least."""
+        different = list({frozenset(map(id, chosen)): chosen for chosen in answers}.values())
+        best = self.settled(self.start.taking(different[0], 1))
+        least = self.weigher.loss(best.module) if len(different) > 1 else 0.0
+        for chosen in different[1:]:  # one module at a time beside the best: they may be large
+            plan = self.settled(self.start.taking(chosen, 1))
+            loss = self.weigher.loss(plan.module)
+            if plan.steps and not loss >= least:
+                best, least = plan, loss
+        return best
 
     def _known(self, chosen: Sequence[Weighed]) -> bool:
         """Whether the same proposals were carried out already."""
@@ -249,11 +279,10 @@ class Planner:
 def together(plan: Plan, chosen: Sequence[Weighed], number: int, weigher: Weigher) -> Plan:
     """The plan with the proposals done; with the cheaper half of them, and so on, where together they cost far more
     than one by one: all layers of a stage may be spared singly and not at once."""
-    base = weigher.loss(plan.module)
     while True:
         taken = plan.taking(chosen, number)
-        allowed = TOGETHER * sum(max(one.harm, 0.0) for one in chosen) + SLACK * weigher.silence
-        if len(chosen) == 1 or weigher.loss(taken.module) - base <= allowed:
+        allowed = TOGETHER * sum(one.harm for one in chosen) + SLACK
+        if len(chosen) == 1 or weigher.far(taken.module, plan.module) <= allowed:
             return taken
         chosen = chosen[: len(chosen) // 2]
 

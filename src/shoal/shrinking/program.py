@@ -28,12 +28,14 @@ SECONDS = 20.0  # that one program may take
 @dataclass(frozen=True)
 class Way:
     """How options are compared. ``kind``: depth takes only such as leave fewer spans, width only such as leave as many;
-    ``spread``: the penalty, in harms of the largest option."""
+    ``spread``: the penalty, in harms of the largest option; ``draws``: how many other answers are carried out beside
+    the best one, to be compared by what they do together."""
 
     name: str
     power: float = 1.0
     kind: str = "any"
     spread: float = 0.0
+    draws: int = 0
 
     def takes(self, one: Weighed) -> bool:
         """Whether an option is of its kind."""

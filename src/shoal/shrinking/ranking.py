@@ -7,22 +7,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from scipy.stats import spearmanr
 from torch import nn
 
-from shoal.data import Dataset
 from shoal.evidence import Evidence
-from shoal.shrinking.healing import copied, shorter
-from shoal.shrinking.planning import Candidate, Say
+from shoal.shrinking.healing import copied
+from shoal.shrinking.planning import Candidate, Plan, Say
 from shoal.shrinking.stages import Stages
-from shoal.training.engine import Objective
-from shoal.training.recipe import TrainingRecipe
 from shoal.training.state import tensors_of
 from shoal.training.train import Run
 
 FIRST = 0.04  # of the whole healing is the first rung
+# (name of the stage, plan, share of the whole healing, and of that what its network has had already)
+Heal: TypeAlias = Callable[[str, Plan, float, float], Run]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,19 +47,19 @@ class Placed:
 class Ranking:
     """Candidates, the best first in ``placed``; ``interrupted`` by Ctrl-C, those that had none are not in it."""
 
-    def __init__(self, data: Dataset, recipe: TrainingRecipe, seed: int, stages: Stages, say: Say) -> None:
-        self.data, self.recipe, self.seed, self.stages, self.say = data, recipe, seed, stages, say
+    def __init__(self, heal: Heal, stages: Stages, say: Say) -> None:
+        self.heal, self.stages, self.say = heal, stages, say
         self.placed: list[Placed] = []
         self.interrupted = False
 
-    def rank(self, candidates: Sequence[Candidate], objective_of: Callable[[Candidate], Objective]) -> None:
+    def rank(self, candidates: Sequence[Candidate]) -> None:
         """Fill ``placed``."""
         found: dict[int, Placed] = {}
         left, share, rung = list(range(len(candidates))), FIRST, 1
         while len(left) > 1 and not self.interrupted:
             for number in left:
                 one, before = candidates[number], found.get(number)
-                found[number] = self._healed(f"short-{rung}-{number}", one, before, share, objective_of(one))
+                found[number] = self._healed(f"short-{rung}-{number}", one, before, share)
                 self.say(f"short healing {rung}, {one.way}: {found[number].quality} on the valid part")
                 if self.interrupted:
                     break
@@ -69,15 +69,14 @@ class Ranking:
         rest = [one for one in found.values() if not any(one is other for other in best)]
         self.placed = [*best, *sorted(rest, key=lambda one: one.order)]
 
-    def _healed(self, name: str, one: Candidate, before: Placed | None, share: float, objective: Objective) -> Placed:
+    def _healed(self, name: str, one: Candidate, before: Placed | None, share: float) -> Placed:
         net, had = (one.plan.module, 0.0) if before is None else (before.net, before.share)
         saved, run = self.stages.get(name), None
         if saved is not None:
             net = copied(net, saved.under("net"))
             quality, loss = Evidence.from_json(saved.facts["quality"]), float(saved.facts["loss"])
         else:
-            recipe = shorter(self.recipe, share)
-            run = self.stages.train(f"{name}-training", net, self.data, recipe, self.seed, objective)
+            run = self.heal(f"{name}-training", replace(one.plan, module=net), share, had)
             net, quality, loss = run.net, run.valid.quality, run.valid.loss
             self.interrupted = run.stopped == "interrupt"
             if not self.interrupted:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from shoal.core.inputs import count
-from shoal.costing import Cost, Prepared, cost, latency, prepared
+from shoal.costing import Cost, Prepared, alone, cost, latency, prepared
 from shoal.data import Split
 from shoal.evidence import Evidence
 from shoal.goals import Goal
@@ -38,7 +38,9 @@ class Scale:
         self.goals, self.original, self.example, self.runtime, self.rows = goals, original, example, runtime, rows
         self.before = dict(before) if before else self.counts(original)
         if not before and any(goal.metric == "latency" for goal in goals):
-            self.before["latency"] = latency(*self.standing(original), runtime=runtime, seconds=1.0).median
+            own = self._beside
+            one = alone(own, 1.0) if isinstance(own, Prepared) else latency(*own, runtime=runtime, seconds=1.0)
+            self.before["latency"] = one.median
 
     def standing(self, module: nn.Module) -> tuple[nn.Module, Any]:
         """What is timed and counted of a module, and on what."""

@@ -1,8 +1,11 @@
 """Weighing: what a proposal would cost in quality and bring in speed, measured on the module as it stands.
 
-harm    growth of the loss on calibration rows when the edits are done and nothing is healed
+harm    how far the answers to calibration rows go when the edits are done and nothing is healed
 saves   what the edits save, by metric
 gain    what is saved of what is missing, a whole goal at most, added up over the goals
+
+Harm is no growth of the loss: on rows that the module knows by heart that stays near zero with any one edit, and is
+large with all of them. The square of a distance adds up better, has less noise, and asks for no targets.
 
 What only puts other parts at its places is tried as an intervention is: runs begin there, in the middle, and skipping
 all spans takes about half of the runs. Of an edited copy only the parts that differ are kept. A net that reads edges is
@@ -31,12 +34,12 @@ from shoal.core.spec import wiring_of
 from shoal.coupling import coupled
 from shoal.data import Split
 from shoal.edits.drop import Drop
-from shoal.intervening import Changes, Trial, losses, size_of_batch, split
+from shoal.intervening import Changes, Judge, Told, Trial, losses, size_of_batch, split
 from shoal.interventions.skip import Skip
 from shoal.net import Net
 from shoal.recipe import done
 from shoal.shrinking.cells import Cells
-from shoal.shrinking.saving import Saving
+from shoal.shrinking.saving import Saves, Saving
 from shoal.shrinking.scale import Scale
 from shoal.training.evaluate import predict
 from shoal.training.graphs import read_of_graphs
@@ -44,13 +47,14 @@ from shoal.training.graphs import read_of_graphs
 log = logging.getLogger("shoal")
 MEMORY = 256 << 20  # bytes that a run may keep
 MANY = 48  # proposals: where there are more, each is weighed on fewer rows
-FEWEST = 96  # rows
+FEWEST = 64  # rows
+TINY = 1e-12
 PIECE = 128  # rows that compressors are shown at a time
 
 
 @dataclass(frozen=True)
 class Weighed:
-    """A proposal with its measured harm (growth of the loss), gain (see above) and what it saves, by metric."""
+    """A proposal with its measured harm (see :class:`Apart`), gain (see above) and what it saves, by metric."""
 
     proposal: Proposal
     compressor: str
@@ -70,7 +74,21 @@ class _Tried(NamedTuple):
     name: str
     proposal: Proposal
     changes: Changes | None
-    loss: float  # of the module, where there are no changes
+    far: float  # its harm, where there are no changes
+
+
+class Apart(Judge):
+    """How far answers are from the module's own: |y - own|^2 a row, over the mean |own - mean of own|^2 of all rows. A
+    mean of 0 is the same answers, 1 as bad as the same answer to everything."""
+
+    def __init__(self, own: Tensor) -> None:
+        super().__init__(None)
+        spread = own.double() - own.double().mean(dim=0)
+        self.spread = max(float(spread.flatten(1).square().sum(dim=1).mean()), TINY)
+
+    def __call__(self, found: Tensor, own: Tensor, target: Tensor | None) -> Told:
+        far = (found.double() - own.double()).flatten(1).square().sum(dim=1).cpu().numpy() / self.spread
+        return Told(far, -far, far)
 
 
 class Weigher:
@@ -96,10 +114,13 @@ class Weigher:
         return float(losses(self.task, outputs, self.y[: len(outputs)]).mean())
 
     @cached_property
-    def silence(self) -> float:
-        """The loss of answers that are all zero: what there is to lose."""
-        outputs = torch.zeros_like(self._outputs(self.scale.original))
-        return float(losses(self.task, outputs, self.y).mean())
+    def judge(self) -> Apart:
+        """Judges by what the original answers."""
+        return Apart(self._outputs(self.scale.original))
+
+    def far(self, module: nn.Module, than: nn.Module, rows: int | None = None) -> float:
+        """How far the answers of a module are from those of another; see :class:`Apart`."""
+        return float(self.judge(self._outputs(module, rows), self._outputs(than, rows), None).loss.mean())
 
     def _outputs(self, module: nn.Module, rows: int | None = None) -> Tensor:
         module.eval()
@@ -130,31 +151,34 @@ class Weigher:
         ``now`` is what the module measures, ``over`` what of it is still above the goals.
         """
         found = list(proposals)
-        rows = max(FEWEST, count(self.x) * MANY // max(len(found), MANY))
+        rows = self._rows_for(len(found))
         scene = self._scene(module, rows)
         spans = {span.path for span in scene.anatomy.spans}
         touched = sorted({path for _, one in found for path in one.paths if path in spans})
         saving = Saving(self.scale, module, touched, now, over, self._like)
         cells = Cells(scene)
-        tried: list[_Tried] = []
-        saved: list[dict[str, float]] = []
+        tried: list[tuple[_Tried, Saves]] = []
         for name, one in found:
             try:
-                made = self._tried(scene, cells, saving, name, one)
+                tried.append(self._tried(scene, cells, saving, name, one))
             except (Refused, BadModel) as why:
                 self._refuse(name, one, str(why))
+        saving.time()
+        gaining: list[tuple[_Tried, Mapping[str, float]]] = []
+        for each, told in tried:
+            try:
+                saved = told()
+            except BadModel as why:
+                self._refuse(each.name, each.proposal, str(why))
                 continue
-            if made is not None:
-                tried.append(made[0])
-                saved.append(made[1])
-        harms = self._harms(scene, tried)
+            if _gain(saved, over) > 0:
+                gaining.append((each, saved))
         weighed: list[Weighed] = []
-        for each, saves, harm in zip(tried, saved, harms, strict=True):
+        for (each, saves), harm in zip(gaining, self._harms(scene, [each for each, _ in gaining]), strict=True):
             if not math.isfinite(harm):
                 self._refuse(each.name, each.proposal, "the answers are not finite with it")
                 continue
-            gain = _gain(saves, over)
-            weighed.append(Weighed(each.proposal, each.name, harm, gain, saves))
+            weighed.append(Weighed(each.proposal, each.name, harm, _gain(saves, over), saves))
         return sorted(weighed, key=lambda w: (w.price, -w.gain, w.proposal.paths))
 
     def _refuse(self, name: str, one: Proposal, why: str) -> None:
@@ -162,39 +186,39 @@ class Weigher:
         log.info("%s, %s: left out: %s", name, place, why)
         self.refused[f"{name} at {place}"] = why
 
-    def _tried(
-        self, scene: Scene, cells: Cells, saving: Saving, name: str, one: Proposal
-    ) -> tuple[_Tried, dict[str, float]] | None:
-        """How to try a proposal and what it saves; None where it gains nothing."""
+    def work(self, proposals: int) -> float:
+        """Multiply-adds of weighing so many, if each ran the whole module."""
+        return proposals * self._rows_for(proposals) * self.scale.before["macs"]
+
+    def _rows_for(self, proposals: int) -> int:
+        """The rows that so many proposals are weighed on."""
+        return max(FEWEST, count(self.x) * MANY // max(proposals, MANY))
+
+    def _tried(self, scene: Scene, cells: Cells, saving: Saving, name: str, one: Proposal) -> tuple[_Tried, Saves]:
+        """How to try a proposal, and what it saves."""
         whole = self._whole(scene)
         spans = () if whole else _dropped(scene, one)
         if spans and not {"depth", "memory"} & saving.over.keys():
-            saves = saving.of_drop(spans[0].path)
-            return (_Tried(name, one, Skip().changes(spans), 0.0), saves) if _gain(saves, saving.over) > 0 else None
+            return _Tried(name, one, Skip().changes(spans), 0.0), saving.of_drop(spans[0].path)
         shrunk = done(scene.module, one).eval()
-        saves = saving.of(shrunk, name, one)
-        if not _gain(saves, saving.over) > 0:
-            return None
         changes = Skip().changes(spans) if spans else None if whole else cells.changes(shrunk)
-        loss = 0.0 if changes is not None else self.loss(shrunk, _rows(scene))
-        return _Tried(name, one, changes, loss), saves
+        far = 0.0 if changes is not None else self.far(shrunk, scene.module, _rows(scene))
+        return _Tried(name, one, changes, far), saving.of(shrunk, name, one)
 
     def _whole(self, scene: Scene) -> bool:
         """Whether the module's rows read each other, so that a run of some of them says nothing."""
         return self.nodes is not None and bool(read_of_graphs(scene.module))
 
     def _harms(self, scene: Scene, tried: Sequence[_Tried]) -> Iterator[float]:
-        """How much the loss grows with each."""
-        if not tried:
-            return iter(())
-        if self._whole(scene):
-            before = self.loss(scene.module, _rows(scene))
-            return (one.loss - before for one in tried)
-        parts = tuple(split(scene.batches, size_of_batch(scene, MEMORY)))
-        trial = Trial(Scene(scene.module, scene.anatomy, parts, scene.task, scene.seed))
-        base, told = trial.told([one.changes for one in tried if one.changes is not None])
-        before, found = float(base.loss.mean()), iter(told)
-        return ((one.loss if one.changes is None else float(next(found).loss.mean())) - before for one in tried)
+        """How far the answers go with each."""
+        changes = [one.changes for one in tried if one.changes is not None]
+        told: list[Told] = []
+        if changes:
+            parts = tuple(split(scene.batches, size_of_batch(scene, MEMORY)))
+            trial = Trial(Scene(scene.module, scene.anatomy, parts, scene.task, scene.seed), self.judge)
+            _, told = trial.told(changes)
+        found = iter(told)
+        return (one.far if one.changes is None else float(next(found).loss.mean()) for one in tried)
 
 
 def _rows(scene: Scene) -> int:

@@ -25,6 +25,7 @@ from shoal.training.augment import augmented
 from shoal.training.checkpoint import Checkpoint
 from shoal.training.diverged import whence
 from shoal.training.graphs import asked
+from shoal.training.layout import ROWS, lay_out
 from shoal.training.objectives.exits import Exits
 from shoal.training.optimizer import lr_share, make_optimizer, optimizer_tensors, restore_optimizer
 from shoal.training.recipe import TrainingRecipe
@@ -60,6 +61,7 @@ class Engine:
         self.net, self.data, self.recipe, self.seed, self.device = net, data, recipe, seed, device
         self.model, split = asked(net, data.train, device)
         self.split = _resident(split, device)
+        self.moved = lay_out(net, self.split.batch(slice(0, ROWS))[0]) if device.type == "cpu" else ()
         task: Task = TASKS.make(data.signature.task)
         self.objective = objective or _objective(net, task, recipe.smoothing)
         self.methods = [module for module in net.modules() if isinstance(module, Method)]

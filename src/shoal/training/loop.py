@@ -30,6 +30,7 @@ from shoal.core.errors import BadArtifact, BadData, BadModel, BadSetting
 from shoal.data import Dataset
 from shoal.training.checkpoint import Checkpoint
 from shoal.training.engine import Engine, Objective, identity
+from shoal.training.layout import put_back
 from shoal.training.recipe import TrainingRecipe
 
 
@@ -140,6 +141,7 @@ def _steps(
         engine.closed = True
         if engine.average is not None and engine.average.updates:
             engine.average.swap(net)
+        put_back(engine.moved)
         net.zero_grad(set_to_none=True)
         net.eval()
         if home != device:

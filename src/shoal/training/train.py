@@ -128,7 +128,8 @@ def train(
     loop = fit(learner, data, asked, seed=seed, device=place, objective=objective, resume=saved)
     stopped = _run(loop, progress, keeper)
     fill(tensors_of(learner), keeper.weights, "best weights")
-    valid, test = (evaluate(learner, part, keeper.task) for part in (data.valid, data.test))
+    valid = keeper.result or evaluate(learner, data.valid, keeper.task)
+    test = evaluate(learner, data.test, keeper.task)
     seconds, history = time.perf_counter() - began, tuple(keeper.history)
     return Run(
         learner.cpu(), data.name, data.fingerprint, asked, seed, history, keeper.best, valid, test, seconds, stopped
@@ -143,11 +144,13 @@ class _Keeper:
         self.task: Task = TASKS.make(data.signature.task)
         self.history: list[Row] = []
         self.best, self.weights = 0, dict[str, Tensor]()
+        self.result: Result | None = None  # of the best weights; None where they were read from the folder
         self.took = 0.0
 
     def score(self, epoch: int, step: int, loss: float | None, seconds: float) -> None:
         """Add a row; keep the weights where none before were better. Answers that are NaN have no quality."""
         began = time.perf_counter()
+        result: Result | None = None
         quality: float | None = None
         valid_loss: float | None = None
         try:
@@ -160,11 +163,11 @@ class _Keeper:
         self.history.append({**row, "valid_loss": valid_loss, "seconds": seconds})
         before = [row["quality"] for row in self.history[:-1] if row["quality"] is not None]
         if quality is not None and quality >= max(before, default=-math.inf):
-            self.best, self.weights = epoch, copied(tensors_of(self.net))
+            self.best, self.weights, self.result = epoch, copied(tensors_of(self.net)), result
 
     def reserve(self) -> float:
-        """Seconds that scoring takes when training is over: what is left of an epoch, then both parts."""
-        return self.took * (2 + len(self.data.test) / len(self.data.valid))
+        """Seconds that scoring takes when training is over: what is left of an epoch, then the test part."""
+        return self.took * (1 + len(self.data.test) / len(self.data.valid))
 
     def save(self, step: Step) -> None:
         """Write the state of training, the best weights and the history, where there is a folder for them."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import copy
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -32,7 +32,7 @@ from torch.utils._pytree import tree_map_only
 from shoal.core.errors import BadModel, BadSetting, suggest
 from shoal.core.example import arguments, evaluating, failed, tensors
 from shoal.costing.timing.bursts import PAIRS, Bursts, ratio_of, timed
-from shoal.costing.timing.runtimes import Run, runner
+from shoal.costing.timing.runtimes import Run, beside_in_onnxruntime, runner
 from shoal.evidence import Evidence
 
 
@@ -144,6 +144,20 @@ def prepared(module: nn.Module, example: Any, *, runtime: str, threads: int | No
     """The module in eval mode, built (compiled, exported) in a runtime for an example. Raises as :func:`latency`."""
     with pinned(threads) as many, evaluating(module):
         return Prepared(runner(module, example, runtime, many), runtime, many)
+
+
+def prepared_beside(parts: Sequence[tuple[nn.Module, Tensor]], *, threads: int | None = None) -> list[Prepared]:
+    """:func:`prepared` in onnxruntime for several modules, each with the one tensor that it takes: much sooner than one
+    after the other. They must be in eval mode. Raises BadModel where one of them cannot be exported."""
+    with pinned(threads) as many:
+        return [Prepared(run, "onnxruntime", many) for run in beside_in_onnxruntime(parts, many)]
+
+
+def alone(one: Prepared, seconds: float) -> Spread:
+    """How long what was prepared takes, beside nothing else."""
+    with pinned(one.threads), _no_collection():
+        bursts, repeats = timed([one.made(one.runtime, one.threads, None)], seconds, 1)
+    return _spread(bursts[0], repeats[0])
 
 
 def at_batch(example: Any, batch: int) -> Any:
