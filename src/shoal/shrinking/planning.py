@@ -38,7 +38,7 @@ TOGETHER = 2.0  # times the sum of what each costs alone is what proposals may c
 SLACK = 0.02  # of what answers differ among each other, which they may cost beyond that
 MOST = 1e9  # of a harm: answers that are not finite can hardly be healed
 TRIES = 3  # at once: so often is more or less asked for than was foreseen
-LOOSE = 1.15  # times what is missing may be saved
+LOOSE = 1.08  # times what is missing may be saved
 SLOW = 1e12  # multiply-adds of weighing, from which on the rounds come last; counted, since a clock tells each time
 # another number, and what is resumed must find the same
 ROUNDS = Way("in rounds")
