@@ -77,7 +77,7 @@ def untimed() -> Iterator[None]:
     """Inside, nothing is timed: whatever is asked about takes a millisecond. And fewer ways of planning are tried."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("shoal.shrinking.planning.WAYS", (SUM, WAYS[-1]))
-        for place in ("compression", "shrinking.scale", "shrinking.saving"):
+        for place in ("compression", "shrinking.scale"):
             patch.setattr(f"shoal.{place}.latency", a_millisecond)
         for place in ("compressed", "shrinking.saving"):
             patch.setattr(f"shoal.{place}.per_span_ms", few_runs)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from shoal.core.base import Proposal
 from shoal.core.errors import BadModel
-from shoal.core.example import arguments, evaluating
+from shoal.core.example import arguments, evaluating, failed
 from shoal.costing import Cost, Prepared, alone, per_span_ms, prepared_beside
 from shoal.edits.drop import Drop
 from shoal.shrinking.folding import flat
@@ -163,6 +163,8 @@ class _Alone:
             with evaluating(module), torch.inference_mode():
                 given_args, given_kwargs = arguments(example)
                 module(*given_args, **given_kwargs)
+        except Exception as error:  # what an edit left does not run: its proposal is refused
+            raise failed(module, error) from error
         finally:
             for handle in handles:
                 handle.remove()

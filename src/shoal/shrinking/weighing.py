@@ -201,9 +201,10 @@ class Weigher:
         if spans and not {"depth", "memory"} & saving.over.keys():
             return _Tried(name, one, Skip().changes(spans), 0.0), saving.of_drop(spans[0].path)
         shrunk = done(scene.module, one).eval()
+        saves = saving.of(shrunk, name, one)  # before it is run in parts: what does not run is refused there
         changes = Skip().changes(spans) if spans else None if whole else cells.changes(shrunk)
         far = 0.0 if changes is not None else self.far(shrunk, scene.module, _rows(scene))
-        return _Tried(name, one, changes, far), saving.of(shrunk, name, one)
+        return _Tried(name, one, changes, far), saves
 
     def _whole(self, scene: Scene) -> bool:
         """Whether the module's rows read each other, so that a run of some of them says nothing."""

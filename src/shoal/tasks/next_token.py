@@ -31,7 +31,7 @@ class NextToken(Task):
 
     def scores(self, output: Tensor, target: Tensor) -> Tensor:
         rows = F.cross_entropy(output.flatten(0, -2), target.flatten(), reduction="none")
-        return -rows.view(target.shape).double().mean(dim=-1)
+        return -rows.reshape(target.shape).double().mean(dim=-1)
 
     def quality(self, scores: Tensor, target: Tensor) -> float:
         return float(scores.mean())

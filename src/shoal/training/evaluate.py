@@ -86,7 +86,7 @@ def judged(outputs: Tensor, targets: Tensor, task: Task) -> Result:
         )
     loss = float(task.loss(outputs, targets))
     scores = task.scores(outputs, targets)
-    spoilt = (outputs.isnan() | outputs.isposinf()).view(len(outputs), -1).any(dim=1)  # -inf may mask a class
+    spoilt = (outputs.isnan() | outputs.isposinf()).reshape(len(outputs), -1).any(dim=1)  # -inf may mask a class
     wrong = int((spoilt | ~scores.isfinite()).sum())
     if wrong:
         raise Diverged(f"evaluate: the model's answers to {wrong} of {len(outputs)} rows are not finite; lower lr")
