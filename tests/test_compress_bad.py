@@ -501,8 +501,8 @@ def _read(master: int) -> str:
 
 
 def test_a_floor_left_open_says_the_rows_that_could_show_it(cli: CommandLine, workplace: Path) -> None:
-    (workplace / "short.json").write_text('{"epochs": 0.1}', encoding="utf-8")  # too short to mend what was lost
     words = [*SHORT[:-2], "--keep", "-0.1pt", "--no-controls", "--out", "small"]
+    words[words.index("depth<=80%")] = "depth<=40%"  # so much that something is lost
     code, _, err = cli(*words, "--json", cwd=workplace, **BESIDE)
     assert code == 3
     assert len(err.splitlines()) == 1
