@@ -19,23 +19,22 @@ from _compressing import Row
 from torch import nn
 from torch.nn import functional as F
 
-import shoal
 from shoal.anatomy import anatomy
 from shoal.core.base import Task
-from shoal.core.spans import Span
 from shoal.costing import cost, latency
 from shoal.data import Dataset
 from shoal.kinds import TASKS
 from shoal.shrinking.folding import flat
-from shoal.shrinking.healing import blocks_for, objective_for, settling, shorter
+from shoal.shrinking.healer import Healer
+from shoal.shrinking.healing import settling
 from shoal.shrinking.planning import Plan
+from shoal.shrinking.stages import Stages
 from shoal.shrinking.tracks import Track
 from shoal.training import TrainingRecipe
 from shoal.training.evaluate import Result, evaluate
 from shoal.training.train import Run
 
 RATES, SEARCHED = (5e-4, 2e-3, 5e-3), 0.1  # of healing; the share of the steps after which one is chosen
-BLOCKWISE = 0.15  # of the steps
 DEMAND = 1.5
 ROWS, PIECE = 512, 64  # that gradients are taken of
 RUNTIMES = ("eager", "onnxruntime")
@@ -76,18 +75,11 @@ def narrowed(net: nn.Module, data: Dataset, how: str, ratio: float) -> nn.Module
     return made
 
 
-def healed(
-    plan: Plan, teacher: nn.Module, task: Task, spans: Sequence[Span], data: Dataset, how: TrainingRecipe
-) -> tuple[nn.Module, float]:
+def healed(plan: Plan, healer: Healer) -> tuple[nn.Module, float]:
     """The network after healing, and the rate that was best."""
 
     def run(lr: float, share: float) -> Run:
-        recipe = replace(shorter(how, share), lr=lr)
-        blocks, net = blocks_for(task, teacher, plan, spans, data.example(1)), plan.module
-        if blocks is not None:
-            net = shoal.train(net, data, shorter(recipe, BLOCKWISE), objective=blocks).net
-            recipe = shorter(recipe, 1 - BLOCKWISE)
-        return shoal.train(net, data, recipe, objective=objective_for(task, teacher, plan))
+        return replace(healer, recipe=replace(healer.recipe, lr=lr)).heal("", plan, share)
 
     tried = {lr: run(lr, SEARCHED).valid for lr in RATES}
     best = max(tried, key=lambda lr: (tried[lr].quality.value, -tried[lr].loss))
@@ -106,6 +98,7 @@ def against_torch_pruning(
     task: Task = TASKS.make(data.signature.task)
     example, spans = data.example(1), anatomy(net, data.example(1)).spans
     teacher, settle = flat(net, example), settling(data, 0)
+    healer = Healer(task, teacher, spans, example, data, how, 0, Stages(None, {}, resume=False))
     tracks = [Track(span.path, (span.path,)) for span in spans]
     plans = list(ours)
     for name in ("magnitude", "group norm", "taylor"):
@@ -115,7 +108,7 @@ def against_torch_pruning(
             plans.append((f"Torch-Pruning, {name}, {ratio:g}", Plan(made, [], tracks)))
     every: list[Healed] = []
     for name, plan in plans:
-        found, lr = healed(plan, teacher, task, spans, data, how)
+        found, lr = healed(plan, healer)
         final = flat(found, example)
         result = evaluate(final, data.test, task)
         row: Row = {"network": name, "accuracy": f"{result.quality}", "rate": lr}

@@ -76,7 +76,9 @@ AIMS = {
     "int8": Aim("latency<=37%", 1.0, "onnxruntime", then=0.25),
 }
 BY = ("skip", "flatten")  # the compressors: maps and narrower layers look cheap before healing, and heal worse
-HEALING = TrainingRecipe(lr=2e-3, batch=128, epochs=100, clip=1.0, ema=0.995)  # as long as there is time
+HEALING = TrainingRecipe(  # as long as there is time
+    lr=2e-3, batch=128, epochs=100, clip=1.0, ema=0.995, views=4, augment=("flip", "crop")
+)
 INTEGERS = TrainingRecipe(lr=2e-4, batch=128, epochs=0.5, clip=1.0, ema=0.99)
 SHARE_OF_INTEGERS = 0.15  # of the time
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what the published weights were trained with
@@ -88,14 +90,13 @@ def resnet56(given: argparse.Namespace) -> None:
     for name in given.goals:
         aim, seconds = AIMS[name], 60 * (given.minutes or 60)
         first = seconds if aim.then is None else (1 - SHARE_OF_INTEGERS) * seconds
-        recipe = replace(HEALING, augment=("flip", "crop")) if given.net else HEALING
         found = shoal.compress(
             net,
             data,
             to=aim.to,
             keep=f"-{aim.most}pt",
             within=first,
-            recipe=recipe,
+            recipe=HEALING,
             compressors=BY,
             controls=given.controls,
             runtime=aim.runtime,

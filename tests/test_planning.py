@@ -31,6 +31,7 @@ from shoal.shrinking.scale import Scale
 from shoal.shrinking.tracks import Track
 from shoal.shrinking.weighing import Weighed, Weigher
 from shoal.training.objectives.blockwise import Blockwise
+from shoal.training.objectives.distil import Distil
 from strangers import TinyResNet
 
 
@@ -318,6 +319,8 @@ def test_a_compressor_may_bring_its_own_objective(digits: Dataset, monkeypatch: 
     tracks = [Track("layer1.1", ("layer1.1",)), Track("layer1.2", ("layer1.2",))]
     assert type(objective_for(task, net, Plan(net, taken, tracks))).__name__ == "Hints"
     assert type(objective_for(task, net, Plan(net, taken, tracks[:1]))).__name__ == "Distil"
+    known = Distil(task, net)
+    assert objective_for(task, net, Plan(net, taken, tracks), answers=known) is known
     monkeypatch.setattr(COMPRESSORS.get("skip"), "objective", "logit_mse")
     assert type(objective_for(task, net, Plan(net, taken, tracks))).__name__ == "LogitMSE"
     monkeypatch.setattr(COMPRESSORS.get("skip"), "objective", "none_such")

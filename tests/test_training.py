@@ -19,6 +19,7 @@ from shoal.data import Dataset, open_data
 from shoal.kinds import TASKS
 from shoal.training import Checkpoint, TrainingRecipe, baselines, default_recipe, evaluate, fit, train
 from shoal.training.augment import AUGMENTS, augmented
+from shoal.training.objectives._teacher import Teacher
 from shoal.training.objectives.distil import Distil
 from shoal.training.optimizer import lr_share
 from shoal.training.state import Average, Stream, copied, generator_of, tensors_of
@@ -450,6 +451,75 @@ def test_distil_reaches_its_teacher_and_leaves_it_alone(table):
     assert agree > 0.95
     with pytest.raises(BadSetting, match="weight=2"):
         Distil(task, teacher, weight=2)
+
+
+@pytest.mark.parametrize("views", [1, 3])
+def test_batches_come_again_after_so_many_views(digits, views):
+    seen: list[Tensor] = []
+
+    def watch(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        seen.append(x.clone())
+        return net(x).square().mean()
+
+    net = build("plain(conv) 1x4", like=digits, seed=0)
+    recipe = TrainingRecipe(epochs=2 * views, batch=256, augment=("shift",), views=views)
+    list(fit(net, digits, recipe, objective=watch))
+    batches = len(seen) // (2 * views)
+    cycle = views * batches
+    assert all(torch.equal(one, again) for one, again in zip(seen[:cycle], seen[cycle:], strict=True))
+    others = [torch.equal(seen[0], one) for one in seen[1:cycle]]
+    assert not any(others)
+    with pytest.raises(BadSetting, match="views=0 must be a whole number at least 1"):
+        TrainingRecipe(epochs=1, views=0)
+    with pytest.raises(BadSetting, match=r"views=1\.5 must be a whole number"):
+        TrainingRecipe(epochs=1, views=1.5)
+
+
+class Counting(nn.Module):
+    """Counts the rows that it was asked for, in a list that its copies share."""
+
+    def __init__(self, inner: nn.Module, asked: list[int]) -> None:
+        super().__init__()
+        self.inner, self.asked = inner, asked
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Counting:
+        return Counting(copy.deepcopy(self.inner, memo), self.asked)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.asked.append(len(x))
+        return self.inner(x)
+
+
+def test_a_teacher_is_asked_once_for_rows_that_come_again_and_nothing_else_changes(table, monkeypatch):
+    task, asked = TASKS.make(table.signature.task), list[int]()
+    inner = build("plain(mlp) 1x8", like=table, seed=3)
+    net = build("plain(mlp) 1x8", like=table, seed=1)
+    recipe = TrainingRecipe(epochs=6, batch=64, views=2, ema=0.9)
+    teacher = Teacher(Counting(inner, asked))
+    kept = train(net, table, recipe, objective=Distil(task, teacher))
+    rows = sum(asked)
+    assert 2 * len(table.train) - 2 <= rows <= 2 * len(table.train)  # a single last row of an epoch is left out
+    train(build("plain(mlp) 1x4", like=table, seed=2), table, recipe, objective=Distil(task, teacher))
+    assert sum(asked) == rows, "another net is taught by what is known"
+    monkeypatch.setattr("shoal.training.objectives._teacher.ROOM", 0)
+    anew = train(net, table, recipe, objective=Distil(task, Counting(inner, asked)))
+    assert sum(asked) == rows + 3 * rows
+    ours, theirs = tensors_of(kept.net), tensors_of(anew.net)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert dict(kept.history[-1], seconds=0) == dict(anew.history[-1], seconds=0)
+
+
+def test_a_teacher_tells_rows_apart():
+    teacher = Teacher(nn.Identity())
+    cpu = torch.device("cpu")
+    rows = [torch.zeros(2, 3), torch.zeros(3, 2), torch.zeros(2, 3, dtype=torch.float64), torch.ones(2, 3)]
+    for x in rows:
+        given = teacher.answer(x, cpu)
+        assert given.dtype == x.dtype
+        assert torch.equal(given, x)
+        x.add_(1)
+        assert torch.equal(teacher.answer(x - 1, cpu), x - 1), "what is kept is a copy"
+    assert torch.equal(teacher.answer(torch.ones(3, 2).T, cpu), torch.ones(2, 3))
 
 
 def test_baselines_are_scored_on_the_same_rows(table, curve, digits):

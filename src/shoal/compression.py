@@ -19,7 +19,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,11 +29,8 @@ from shoal.anatomy import anatomy
 from shoal.compressed import Compression, Control, Measured, Seen
 from shoal.core.base import Compressor, Task
 from shoal.core.errors import BadSetting, OutOfReach
-from shoal.core.inputs import Inputs
 from shoal.core.part import Part
-from shoal.core.spans import Span
 from shoal.costing import latency
-from shoal.data import Dataset, Graph
 from shoal.evidence import Floor, Verdict, compare, floor, parse_promise
 from shoal.goals import parse_goals
 from shoal.kinds import COMPRESSORS, TASKS
@@ -41,7 +38,8 @@ from shoal.net import Net
 from shoal.recipe import Recipe, edit_part
 from shoal.shrinking.controls import drawn, fresh
 from shoal.shrinking.folding import flat, folded, folds
-from shoal.shrinking.healing import blocks_for, objective_for, recipe_for, refrozen, settling, shorter, unhealed
+from shoal.shrinking.healer import Healer
+from shoal.shrinking.healing import recipe_for, refrozen, settling, unhealed
 from shoal.shrinking.planning import Candidate, Plan, Planner, shortlist, told
 from shoal.shrinking.ranking import Placed, Ranking, agreement, cost_of
 from shoal.shrinking.scale import Scale, counts_of
@@ -62,7 +60,6 @@ from shoal.training.evaluate import Result, evaluate
 from shoal.training.graphs import read_of_graphs
 from shoal.training.layout import lay_out
 from shoal.training.recipe import TrainingRecipe
-from shoal.training.train import Run
 
 log = logging.getLogger("shoal")
 USUAL = ("skip", "flatten", "channels", "low_rank", "linear")  # as far as there are compressors of these names
@@ -70,8 +67,6 @@ CALIBRATION = 256  # rows of the valid part that proposals are weighed on
 SEARCH_SHARE = 0.35  # of the time within which all must be done
 RANKED = 4  # plans that are healed for a short while
 TIMED = 3.0  # seconds that the last latency of each contestant is measured for
-SCORED = 2000  # rows of the valid part that score a short healing
-ALONE = 0.15  # of the whole healing is its first round, block by block
 Say = Callable[[str], None]
 AnyTest = TypeVar("AnyTest", Floor, Verdict)
 
@@ -179,7 +174,7 @@ def compress(
     heal = recipe_for(recipe, dataset, left, (3 if controls else 1) + cost_of(len(short)))
     teacher = flat(original, example)
     lay_out(teacher, example)
-    healer = _Healer(task, teacher, found.spans, example, dataset, graph, heal, seed, stages)
+    healer = Healer(task, teacher, found.spans, example, dataset, heal, seed, stages, graph)
     ranking = Ranking(healer.heal, stages, say)
     ranking.rank([replace(one, plan=refrozen(one.plan, original)) for one in short])
     placed = ranking.placed
@@ -254,41 +249,6 @@ def compress(
         interrupted=interrupted,
         environment={"seed": seed, "runtime": runtime, "batch": batch, "seconds": time.perf_counter() - began},
     )
-
-
-@dataclass
-class _Healer:
-    """Heals plans alike, each as a stage: rivals have the same chances."""
-
-    task: Task
-    teacher: nn.Module
-    spans: Sequence[Span]
-    example: Inputs
-    data: Dataset
-    graph: Graph | None
-    recipe: TrainingRecipe
-    seed: int
-    stages: Stages
-
-    def heal(self, name: str, plan: Plan, share: float = 1.0, had: float = 0.0) -> Run:
-        """For a share of the whole healing: a first round block by block, where spans correspond, then end to end; end
-        to end alone where the plan's network has had some already."""
-        net, short = plan.module, had + share < 1 - 1e-9
-        fit = None if had else blocks_for(self.task, self.teacher, plan, self.spans, self.example, self.graph)
-        if fit is not None:
-            recipe = shorter(self.recipe, ALONE * share)
-            first = self.stages.train(f"{name}-blocks", net, self._scored(True), recipe, self.seed, fit)
-            if first.stopped == "interrupt":
-                return first
-            net, share = first.net, (1 - ALONE) * share
-        whole = objective_for(self.task, self.teacher, plan, self.graph)
-        return self.stages.train(name, net, self._scored(short), shorter(self.recipe, share), self.seed, whole)
-
-    def _scored(self, short: bool) -> Dataset:
-        """The data with as much to score as is of use: the test part is asked once, when all is done, and after a short
-        healing some of the valid part tell enough."""
-        valid = self.data.valid.take(SCORED, self.seed) if short else self.data.valid
-        return replace(self.data, valid=valid, test=self.data.test.take(2, self.seed))
 
 
 def _makers(names: Sequence[str] | None) -> dict[str, Compressor]:

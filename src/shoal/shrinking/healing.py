@@ -3,9 +3,10 @@
 statistics    of batch norms, found anew on training rows
 first round   block by block: each span that is left learns what the original did from where it begins to where the
               next one begins
-then          answers and hidden states, end to end
+then          answers, end to end, and hidden states where no span could be taught by itself
 
-What was frozen in the original stays frozen.
+Batches come again after a few epochs: what the original answers is then known, to every plan that is healed, and
+training costs what the smaller network costs. What was frozen in the original stays frozen.
 
 Longer than the house's 250 lines by a few: who learns what from whom is read in one place.
 """
@@ -48,6 +49,7 @@ from shoal.training.train import Run
 
 SPARE = 0.9  # of the time left goes to healing and controls; the rest to measuring
 STATISTICS = 512  # training rows that the statistics of norms are taken from
+VIEWS = 4  # epochs until batches come again: more of them teach no more than that, and cost the teacher's time
 LONGEST = 30.0  # epochs, where nobody says how many and there is time
 PAIRS = 6  # hidden states that are compared, evenly over the depth: each is copied in every step
 HINTED = 0.3  # of the loss
@@ -61,7 +63,7 @@ def recipe_for(recipe: TrainingRecipe | None, data: Dataset, left: float | None,
         epochs = min(20.0, max(1.0, round(600 * 64 / max(len(data.train), 1)))) if left is None else LONGEST
         colours = data.signature.task.name == "classification" and coloured(data.train.x)
         augment = ("flip", "crop") if colours else ()
-        recipe = TrainingRecipe(lr=1e-3, batch=64, epochs=epochs, clip=1.0, ema=0.98, augment=augment)
+        recipe = TrainingRecipe(lr=1e-3, batch=64, epochs=epochs, clip=1.0, ema=0.98, views=VIEWS, augment=augment)
     if left is None:
         return recipe
     share = SPARE * left / runs
@@ -101,8 +103,11 @@ def settling(data: Dataset, seed: int) -> Settle:
     return settle
 
 
-def objective_for(task: Task, teacher: nn.Module, plan: Plan, graph: Graph | None = None) -> Objective:
-    """What a plan's network learns: that of a compressor that brings its own, else answers and hidden states.
+def objective_for(
+    task: Task, teacher: nn.Module, plan: Plan, graph: Graph | None = None, answers: Distil | None = None
+) -> Objective:
+    """What a plan's network learns: that of a compressor that brings its own, else ``answers``; where these are not
+    given, the teacher's answers and hidden states.
 
     ``teacher`` is the original, which may be folded; ``graph``: what it reads, where it reads one.
     """
@@ -113,6 +118,8 @@ def objective_for(task: Task, teacher: nn.Module, plan: Plan, graph: Graph | Non
     if own is not None:
         made: Objective = _objective(own)(task, teacher)
         return made
+    if answers is not None:
+        return answers
     pairs = pairs_of(plan.tracks)
     return Hints(task, teacher, pairs=pairs, share=HINTED) if pairs else Distil(task, teacher)
 

@@ -20,7 +20,7 @@ from shoal.shrinking.stages import Stages
 from shoal.training.state import tensors_of
 from shoal.training.train import Run
 
-FIRST = 0.04  # of the whole healing is the first rung
+FIRST = 0.025  # of the whole healing is the first rung
 # (name of the stage, plan, share of the whole healing, and of that what its network has had already)
 Heal: TypeAlias = Callable[[str, Plan, float, float], Run]
 

@@ -98,6 +98,8 @@ class Engine:
     def batch(self) -> tuple[Inputs, Tensor]:
         """The rows of the next step, on the device; they depend on the seed and on its number alone."""
         epoch, place = divmod(self.index, self.batches)
+        if self.recipe.views is not None:
+            epoch %= self.recipe.views
         if self.order[0] != epoch:
             order = torch.randperm(len(self.split), generator=generator_of(self.seed, "order", epoch))
             self.order = (epoch, order.to(self.split.y.device))

@@ -30,9 +30,12 @@ RANGES: Mapping[str, tuple[float, float, str]] = {  # least, most, in words; Non
     "seconds": (1e-9, math.inf, "above 0"),
     "batch": (1, math.inf, "at least 1"),
     "smoothing": (0.0, 0.9999999, "at least 0 and below 1"),
+    "views": (1, math.inf, "at least 1"),
     "ema": (0.0, 0.9999999, "at least 0 and below 1"),
     "clip": (1e-12, math.inf, "above 0"),
 }
+
+WHOLE = ("batch", "views")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +51,8 @@ class TrainingRecipe:
     epochs         passes over the training part, also a fraction; None: as long as `seconds` lasts
     seconds        wall clock; the schedule then follows the share of it that has gone, and runs cannot be repeated
     batch          rows a step
+    views          epochs after which batches come again, with the same rows, changed alike: what a teacher answered to
+                   them is then known; None: ever new ones
     augment        names of changes made to images, in order: flip, crop, shift
     smoothing      share of the target spread over all classes, where there are classes
     ema            decay of the running average of the weights; the average is what is kept. None: the last weights
@@ -64,6 +69,7 @@ class TrainingRecipe:
     epochs: float | None = None
     seconds: float | None = None
     batch: int = 128
+    views: int | None = None
     augment: tuple[str, ...] = ()
     smoothing: float = 0.0
     ema: float | None = None
@@ -74,14 +80,14 @@ class TrainingRecipe:
         for name, known in WORDS.items():
             if getattr(self, name) not in known:
                 raise BadSetting(f"recipe: {name}={getattr(self, name)!r}; {suggest(str(getattr(self, name)), known)}")
-        optional = {"epochs", "seconds", "ema", "clip"}
+        optional = {"epochs", "seconds", "ema", "clip", "views"}
         for name, (least, most, words) in RANGES.items():
             value = getattr(self, name)
             if value is None and name in optional:
                 continue
             whole = isinstance(value, int) and not isinstance(value, bool)
-            if not (whole or (isinstance(value, float) and name != "batch")) or not least <= value <= most:
-                raise BadSetting(f"recipe: {name}={value!r} must be {'a whole number ' * (name == 'batch')}{words}")
+            if not (whole or (isinstance(value, float) and name not in WHOLE)) or not least <= value <= most:
+                raise BadSetting(f"recipe: {name}={value!r} must be {'a whole number ' * (name in WHOLE)}{words}")
             if math.isinf(value):
                 raise BadSetting(f"recipe: {name}={value!r} must be finite{'; leave it out' * (name in optional)}")
         if isinstance(self.augment, str) or not all(isinstance(name, str) for name in self.augment):

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from shoal.anatomy import anatomy
 from shoal.core.base import Task
 from shoal.core.errors import BadModel, BadSetting
-from shoal.core.inputs import Inputs, run_on, taken
+from shoal.core.inputs import Inputs, answer_to, run_on, taken
 from shoal.core.scene import rows_of
 from shoal.core.spans import Left
 from shoal.training.objectives._watched import reading
@@ -38,7 +38,7 @@ class Hints:
     """An objective for `fit`. Settings: `pairs`, (path in the net, path in the teacher) of spans, None for the middle
     span of each; `share`, of the loss that is hints; `temperature`, `weight` and `smoothing` as `distil` has them.
 
-    It asks a frozen copy of the teacher, as `distil` does.
+    It asks a frozen copy of the teacher, anew every time: states are too many to be remembered.
     """
 
     def __init__(
@@ -76,7 +76,9 @@ class Hints:
                 with suppress(Left), torch.no_grad():
                     run_on(teacher, x)
             else:
-                rest = self.answers(net, x, y)
+                with torch.no_grad():
+                    answers = answer_to(teacher, x)
+                rest = self.answers.against(answer_to(net, x), answers, y)
         for path, read in ((paths, given), (taught, wanted)):
             unread = [one for one in path if one not in read]
             if unread:

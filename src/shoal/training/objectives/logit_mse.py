@@ -12,8 +12,6 @@ Papers   distilling-task-specific-knowledge-from-bert (its words are also replac
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,6 +19,7 @@ from torch.nn import functional as F
 from shoal.core.base import Task
 from shoal.core.errors import BadModel, BadSetting
 from shoal.core.inputs import Inputs, answer_to
+from shoal.training.objectives._teacher import Teacher
 
 HIDDEN, CUT, LONGEST = 0.1, 0.25, 5  # chance that a word is hidden, that a row is cut, words that then stay at most
 
@@ -29,7 +28,7 @@ class LogitMSE:
     """An objective for `fit`. Settings: `weight`, the teacher's share of the loss; `smoothing`, of the task's share;
     `token`, the one that hides words, None to leave rows as they are.
 
-    It asks a frozen copy of the teacher in eval mode, taken when it is made.
+    It asks a frozen copy of the teacher, which remembers what it answered.
     """
 
     def __init__(
@@ -46,7 +45,7 @@ class LogitMSE:
         if token is not None and token < 0:
             raise BadSetting(f"logit_mse: token={token} is none; give the number of the one that hides words")
         self.task, self.weight, self.smoothing, self.token = task, weight, smoothing, token
-        self.teacher = copy.deepcopy(teacher).eval().requires_grad_(False)
+        self.teacher = Teacher(teacher)
 
     def __call__(self, net: nn.Module, x: Inputs, y: Tensor) -> Tensor:
         """The loss of a batch."""
@@ -61,8 +60,7 @@ class LogitMSE:
 
     def _far(self, given: Tensor, x: Inputs) -> Tensor:
         """How far the outputs are from the teacher's."""
-        with torch.no_grad():
-            wanted = answer_to(self.teacher.to(given.device), x)
+        wanted = self.teacher.answer(x, given.device)
         if given.shape != wanted.shape:
             raise BadModel(
                 f"logit_mse: the net gives {tuple(given.shape)}, the teacher {tuple(wanted.shape)}; make them equal"
