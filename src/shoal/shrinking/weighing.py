@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -139,10 +139,14 @@ class Weigher:
         batches = tuple(split((Batch(taken(self.x, slice(rows)), self.y[:rows]),), PIECE))
         return Scene(module, found, batches, self.task, self.seed)
 
+    def work(self, proposals: int) -> float:
+        """Multiply-adds of weighing so many, if each ran the whole module."""
+        return proposals * self._rows_for(proposals) * self.scale.before["macs"]
+
     def weigh(
         self,
         module: nn.Module,
-        proposals: Iterable[tuple[str, Proposal]],
+        proposals: Sequence[tuple[str, Proposal]],
         now: Mapping[str, float],
         over: Mapping[str, float],
     ) -> list[Weighed]:
@@ -150,15 +154,14 @@ class Weigher:
 
         ``now`` is what the module measures, ``over`` what of it is still above the goals.
         """
-        found = list(proposals)
-        rows = self._rows_for(len(found))
+        rows = self._rows_for(len(proposals))
         scene = self._scene(module, rows)
         spans = {span.path for span in scene.anatomy.spans}
-        touched = sorted({path for _, one in found for path in one.paths if path in spans})
+        touched = sorted({path for _, one in proposals for path in one.paths if path in spans})
         saving = Saving(self.scale, module, touched, now, over, self._like)
         cells = Cells(scene)
         tried: list[tuple[_Tried, Saves]] = []
-        for name, one in found:
+        for name, one in proposals:
             try:
                 tried.append(self._tried(scene, cells, saving, name, one))
             except (Refused, BadModel) as why:
@@ -185,10 +188,6 @@ class Weigher:
         place = ", ".join(one.paths) or "the whole"
         log.info("%s, %s: left out: %s", name, place, why)
         self.refused[f"{name} at {place}"] = why
-
-    def work(self, proposals: int) -> float:
-        """Multiply-adds of weighing so many, if each ran the whole module."""
-        return proposals * self._rows_for(proposals) * self.scale.before["macs"]
 
     def _rows_for(self, proposals: int) -> int:
         """The rows that so many proposals are weighed on."""
