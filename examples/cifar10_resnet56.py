@@ -94,7 +94,9 @@ def main() -> None:
         to=asked.to,
         keep=asked.keep,
         base="examples/cifar10_resnet56.py:model",
-        recipe=TrainingRecipe(lr=1e-3, batch=128, epochs=asked.epochs, clip=1.0, ema=0.99),
+        recipe=TrainingRecipe(
+            lr=2e-3, batch=128, epochs=asked.epochs, clip=1.0, ema=0.99, views=4, augment=("flip", "crop")
+        ),
         controls=not asked.no_controls,
         progress=lambda line: print(f"[{time.perf_counter() - began:5.0f} s] {line}", flush=True),
     )

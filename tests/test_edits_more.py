@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -304,7 +305,7 @@ def scene_of(module: nn.Module, x: Tensor) -> Scene:
 )
 def test_linear_layers_become_their_maps_exactly(text: str) -> None:
     net, x = net_of(text), torch.randn(64, 5, dtype=torch.float64)
-    proposals = list(LinearCompressor(ridge=0.0).propose(scene_of(net, x)))
+    proposals = list(LinearCompressor(ridge=0.0, explains=0.0).propose(scene_of(net, x)))
     depth = net.spec.stages[0].depth
     singles, runs = ([p for p in proposals if len(p.paths) == size] for size in (1, 2))
     assert len(singles) == depth
@@ -361,12 +362,31 @@ def test_a_map_of_nothing_is_a_layer_dropped() -> None:
 
 def test_the_best_map_is_the_least_squares_one() -> None:
     net, x = net_of(ROWS.format("residual(mlp) 2x8")), torch.randn(96, 5, dtype=torch.float64)
-    one = next(iter(LinearCompressor(ridge=0.0).propose(scene_of(net, x))))
+    one = next(iter(LinearCompressor(ridge=0.0, explains=0.0).propose(scene_of(net, x))))
     flows: dict[str, Tensor] = {}
     net(x, see=lambda place, stream: flows.update({f"{place.layer}{place.end}": stream.detach()}))
     best = torch.linalg.lstsq(torch.cat((flows["0in"], torch.ones(96, 1).double()), 1), flows["0out"]).solution
     assert float((one.weights[f"{layer(0)}.block.map.weight"] - best[:-1].T).abs().max()) < 1e-7
     assert float((one.weights[f"{layer(0)}.block.map.bias"] - best[-1]).abs().max()) < 1e-7
+
+
+def test_a_map_is_proposed_where_it_explains_enough() -> None:
+    net, x = net_of(ROWS.format("residual(mlp) 3x8")), torch.randn(96, 5, dtype=torch.float64)
+    flows: dict[str, Tensor] = {}
+    net(x, see=lambda place, stream: flows.update({f"{place.layer}{place.end}": stream.detach()}))
+    ones = torch.ones(96, 1, dtype=torch.float64)
+    explained: dict[str, float] = {}
+    for at in range(3):
+        given, made = torch.cat((flows[f"{at}in"], ones), 1), flows[f"{at}out"]
+        rest = made - given @ torch.linalg.lstsq(given, made).solution
+        explained[layer(at)] = 1 - float(rest.var(dim=0).sum() / made.var(dim=0).sum())
+    order = sorted(explained.values())
+    for asked in (0.0, *((a + b) / 2 for a, b in pairwise(order)), 1.0):
+        found = LinearCompressor(ridge=0.0, explains=asked).propose(scene_of(net, x))
+        single = {one.paths[0] for one in found if len(one.paths) == 1}
+        assert single == {path for path, share in explained.items() if share >= asked}
+    with pytest.raises(BadSetting, match="explains=2 must be a share"):
+        LinearCompressor(explains=2)
 
 
 def test_stacks_of_torch_take_linear_spans_and_loops() -> None:
@@ -785,7 +805,7 @@ def test_repeat_proposes_likes_both_ways_and_not_what_is_tied() -> None:
 def test_compressors_work_on_transformers_as_strangers_write_them() -> None:
     module, x = randomised(nn.Sequential(Encoder(), Encoder(), Encoder())), rows(6, 16)
     scene = scene_of(module, x)
-    for compressor in (LowRank(), LinearCompressor(), Repeat()):
+    for compressor in (LowRank(), LinearCompressor(explains=0.0), Repeat()):
         proposals: list[Proposal] = list(compressor.propose(scene))
         assert proposals
         for one in proposals[:4]:

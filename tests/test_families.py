@@ -262,8 +262,8 @@ HEALED = {
     ("channels", "encoder by hand"): "params<=80%",
     ("low_rank", "encoder by hand"): "params<=80%",
     ("low_rank", "resnet, bottlenecks"): "params<=80%",
-    ("linear", "resnet"): "params<=80%",
-    ("linear", "encoder by hand"): "params<=80%",
+    ("linear[explains=0]", "resnet"): "params<=80%",
+    ("linear[explains=0]", "encoder by hand"): "params<=80%",
 }
 
 

@@ -5,6 +5,9 @@
 The map stands on the stream that passes it by: what it is fitted to is what the span adds. Two neighbours that are
 linear already are one map exactly.
 
+A map that explains little of what a span does is not proposed: it may cost little at once, but healing cannot give it
+back what the span could do.
+
 Papers   do-language-models-use-their-depth
 """
 
@@ -33,19 +36,25 @@ Run = tuple[Span, ...]
 
 
 class Linear(Compressor):
-    """Settings: `ridge`, added to the diagonal of the squares, as a share of their mean."""
+    """Settings: `ridge`, added to the diagonal of the squares, as a share of their mean; `explains`, the share of the
+    variance of what a span adds that its map has to explain, 0 to propose every map."""
 
-    def __init__(self, *, ridge: float = 1e-4) -> None:
+    def __init__(self, *, ridge: float = 1e-4, explains: float = 0.5) -> None:
         if ridge < 0:
             raise BadSetting(f"compressor linear: ridge={ridge} is negative; give 0 or more")
-        self.ridge = ridge
+        if not 0 <= explains <= 1:
+            raise BadSetting(f"compressor linear: explains={explains} must be a share, from 0 to 1")
+        self.ridge, self.explains = ridge, explains
 
     def propose(self, scene: Scene) -> Iterator[Proposal]:
         net = scene.module if isinstance(scene.module, Net) else None
         runs = [run for run in _runs(scene) if net is None or _possible(net, _edit(run, net))]
         dtype = next((p.dtype for p in scene.module.parameters() if p.is_floating_point()), torch.float32)
-        for run, fit in zip(runs, _fits(scene, runs, self.ridge), strict=True):
+        for run, (fit, explained) in zip(runs, _fits(scene, runs, self.ridge), strict=True):
             paths, edit = tuple(span.path for span in run), _edit(run, net)
+            if explained < self.explains:
+                log.info("%s: not proposed: its map explains %.0f%% of it", ", ".join(paths), 100 * explained)
+                continue
             at = f"{paths[0]}.block.map" if net is not None else f"{paths[0]}.map"
             weight = fit[:-1].T.to(dtype)
             if edit.places:
@@ -103,21 +112,32 @@ def _is_linear(module: nn.Module, path: str) -> bool:
     return isinstance(block, BLOCKS.get("channel_linear"))
 
 
-def _fits(scene: Scene, runs: list[Run], ridge: float) -> list[Tensor]:
-    """(channels + 1, channels) of every run: its map and, last, its shift, by least squares over all rows."""
+def _fits(scene: Scene, runs: list[Run], ridge: float) -> list[tuple[Tensor, float]]:
+    """(channels + 1, channels) of every run: its map and, last, its shift, by least squares over all rows; and the
+    share of the variance that they explain."""
     sizes = [run[0].shape[run[0].axis] for run in runs]
     squares = [torch.zeros(size + 1, size + 1, dtype=torch.float64) for size in sizes]
     products = [torch.zeros(size + 1, size, dtype=torch.float64) for size in sizes]
+    wanted = torch.zeros(len(runs), dtype=torch.float64)
     for _, _, flows in scene.every_flow() if runs else ():
-        for run, square, product in zip(runs, squares, products, strict=True):
+        for i, (run, square, product) in enumerate(zip(runs, squares, products, strict=True)):
             x = rows_of(flows[run[0].at].given, run[0].axis).double().cpu()
             y = rows_of(_added(run, flows, scene.module), run[0].axis).double().cpu()
             x = torch.cat((x, x.new_ones(len(x), 1)), dim=1)
             square += x.T @ x
             product += x.T @ y
-    for square in squares:
-        square.diagonal()[:-1].add_(ridge * square.diagonal()[:-1].mean())
-    return [torch.linalg.lstsq(a, b, driver="gelsd").solution for a, b in zip(squares, products, strict=True)]
+            wanted[i] += y.square().sum()
+    return [_best(*of_run, ridge) for of_run in zip(squares, products, wanted.tolist(), strict=True)]
+
+
+def _best(square: Tensor, product: Tensor, wanted: float, ridge: float) -> tuple[Tensor, float]:
+    """The map, from the sums of x'x, x'y and |y|^2, x with a last column of ones."""
+    held = square.clone()
+    held.diagonal()[:-1].add_(ridge * square.diagonal()[:-1].mean())
+    fit = torch.linalg.lstsq(held, product, driver="gelsd").solution
+    missed = wanted - 2 * float((fit * product).sum()) + float((fit * (square @ fit)).sum())
+    spread = wanted - float(product[-1].square().sum() / square[-1, -1])
+    return fit, 1.0 if spread <= 1e-12 * wanted else 1 - missed / spread
 
 
 def _added(run: Run, flows: Mapping[Visit, Flow], module: nn.Module) -> Tensor:

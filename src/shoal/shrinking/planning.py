@@ -206,10 +206,11 @@ class Planner:
         for _ in range(TRIES):
             wanted = {metric: missing * self._off.get(metric, 1.0) for metric, missing in self.over.items()}
             chosen, enough = choose(self.options, wanted, way, cuts)
-            if self._late() or not enough or not chosen or chosen in seen or self._known(chosen):
+            if self._late() or not enough or not chosen or chosen in seen:
                 break
             seen.append(chosen)
-            plan = self._least([chosen, *self._shaken(way, wanted)])
+            answers = [one for one in (chosen, *self._shaken(way, wanted)) if not self._known(one)]
+            plan = self._least(answers) if answers else self.start
             if not plan.steps:
                 break
             now = scale.measure(flat(plan.module, scale.example))
