@@ -258,7 +258,8 @@ def recurrent(name: str, kind: type[nn.RNNBase]) -> Callable[[argparse.Namespace
         data = heartbeats()
         recipe = TrainingRecipe(lr=3e-3, batch=32, epochs=60, clip=1.0, ema=0.98)
         net = taught(name, lambda: Recurrent(kind, len(data.classes or ())), data, recipe)
-        halved(name, net, data, replace(recipe, epochs=given.heal or 60), given)
+        by = ("skip", "channels", "channels[share=0.25]")  # small steps: there are two layers to choose from
+        halved(name, net, data, replace(recipe, epochs=given.heal or 60), given, by)
 
     return case
 
