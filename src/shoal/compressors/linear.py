@@ -20,6 +20,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from shoal.compressors._best_map import best_map
 from shoal.core.base import Compressor, Proposal
 from shoal.core.errors import BadSetting, Refused
 from shoal.core.scene import Flow, Scene, rows_of
@@ -127,17 +128,7 @@ def _fits(scene: Scene, runs: list[Run], ridge: float) -> list[tuple[Tensor, flo
             square += x.T @ x
             product += x.T @ y
             wanted[i] += y.square().sum()
-    return [_best(*of_run, ridge) for of_run in zip(squares, products, wanted.tolist(), strict=True)]
-
-
-def _best(square: Tensor, product: Tensor, wanted: float, ridge: float) -> tuple[Tensor, float]:
-    """The map, from the sums of x'x, x'y and |y|^2, x with a last column of ones."""
-    held = square.clone()
-    held.diagonal()[:-1].add_(ridge * square.diagonal()[:-1].mean())
-    fit = torch.linalg.lstsq(held, product, driver="gelsd").solution
-    missed = wanted - 2 * float((fit * product).sum()) + float((fit * (square @ fit)).sum())
-    spread = wanted - float(product[-1].square().sum() / square[-1, -1])
-    return fit, 1.0 if spread <= 1e-12 * wanted else 1 - missed / spread
+    return [best_map(*of_run, ridge) for of_run in zip(squares, products, wanted.tolist(), strict=True)]
 
 
 def _added(run: Run, flows: Mapping[Visit, Flow], module: nn.Module) -> Tensor:
