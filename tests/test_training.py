@@ -509,6 +509,13 @@ def test_a_teacher_is_asked_once_for_rows_that_come_again_and_nothing_else_chang
     assert dict(kept.history[-1], seconds=0) == dict(anew.history[-1], seconds=0)
 
 
+class Apart(nn.Module):
+    """What its arguments differ by."""
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return a - b
+
+
 def test_a_teacher_tells_rows_apart():
     teacher = Teacher(nn.Identity())
     cpu = torch.device("cpu")
@@ -520,6 +527,10 @@ def test_a_teacher_tells_rows_apart():
         x.add_(1)
         assert torch.equal(teacher.answer(x - 1, cpu), x - 1), "what is kept is a copy"
     assert torch.equal(teacher.answer(torch.ones(3, 2).T, cpu), torch.ones(2, 3))
+    apart = Teacher(Apart())
+    a, b = torch.tensor([[5.0]]), torch.tensor([[2.0]])
+    assert float(apart.answer({"a": a, "b": b}, cpu)) == 3
+    assert float(apart.answer({"b": a, "a": b}, cpu)) == -3
 
 
 def test_baselines_are_scored_on_the_same_rows(table, curve, digits):

@@ -18,8 +18,8 @@ class Teacher:
     """A copy of a module in eval mode, taken when this is made: the one given is never touched, and may be the very net
     that is trained.
 
-    On the CPU an answer is found again by the bytes of the rows, at less than a thousandth of most teachers' time; on a
-    GPU all are asked for anew, since reading the bytes would wait for it. A recipe with ``views`` brings batches again.
+    On the CPU an answer is found again by the bytes of the rows, which are read for it; on a GPU all are asked for
+    anew, since reading the bytes would wait for it. A recipe with ``views`` brings batches again.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -45,8 +45,8 @@ class Teacher:
 
 
 def _digest(x: Inputs) -> bytes:
-    """Rows by their bytes, types and shapes."""
-    found = hashlib.blake2b(digest_size=16)
+    """Rows by their bytes, types, shapes and names."""
+    found = hashlib.blake2b(repr(list(x)).encode() if isinstance(x, dict) else b"", digest_size=16)
     for value in tensors(x):
         found.update(f"{value.dtype}{tuple(value.shape)}{value.device}".encode())
         found.update(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
