@@ -50,17 +50,18 @@ class LogitMSE:
     def __call__(self, net: nn.Module, x: Inputs, y: Tensor) -> Tensor:
         """The loss of a batch."""
         given = answer_to(net, x)
-        loss = self.weight * self._far(given, x)
+        loss = self.weight * self._far(given, self.teacher.answer(x, given.device))
         if self.token is not None:
             changed = hidden(x, self.token)
-            loss = loss + self.weight * self._far(answer_to(net, changed), changed)
+            with torch.no_grad():  # what chance has changed does not come again, so it is not remembered
+                wanted = answer_to(self.teacher.to(given.device), changed)
+            loss = loss + self.weight * self._far(answer_to(net, changed), wanted)
         if self.weight < 1:
             loss = loss + (1 - self.weight) * self.task.loss(given, y, self.smoothing)
         return loss
 
-    def _far(self, given: Tensor, x: Inputs) -> Tensor:
+    def _far(self, given: Tensor, wanted: Tensor) -> Tensor:
         """How far the outputs are from the teacher's."""
-        wanted = self.teacher.answer(x, given.device)
         if given.shape != wanted.shape:
             raise BadModel(
                 f"logit_mse: the net gives {tuple(given.shape)}, the teacher {tuple(wanted.shape)}; make them equal"
