@@ -49,7 +49,7 @@ from shoal.training.train import Run
 
 SPARE = 0.9  # of the time left goes to healing and controls; the rest to measuring
 STATISTICS = 512  # training rows that the statistics of norms are taken from
-VIEWS = 4  # epochs until batches come again: more of them teach no more than that, and cost the teacher's time
+VIEWS = 4  # epochs until batches come again: with fewer, images repeat sooner; with more, the teacher is asked longer
 LONGEST = 30.0  # epochs, where nobody says how many and there is time
 PAIRS = 6  # hidden states that are compared, evenly over the depth: each is copied in every step
 HINTED = 0.3  # of the loss
