@@ -89,7 +89,7 @@ def by_command(net: Path, out: Path) -> list[str]:
     recipe.write_text(json.dumps(HEALING.to_json()), encoding="utf-8")
     named = [word for name in COMPRESSORS for word in ("--compressor", name)]
     words = ["--to", TO, "--keep", KEEP, "--recipe", str(recipe), "--out", str(out), "--resume", "--quiet", *named]
-    return [sys.executable, "-m", "shoal", "compress", str(net), "--data", str(net.with_name(ROWS)), *words]
+    return [sys.executable, "-m", "shoal", "compress", str(net), str(net.with_name(ROWS)), *words]
 
 
 def by_library(net: Path, out: Path) -> list[str]:

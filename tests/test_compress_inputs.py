@@ -530,7 +530,7 @@ def test_a_folder_of_transformers_by_the_command_line(cli: CommandLine, tmp_path
     (tmp_path / "mine.py").write_text(MINE, encoding="utf-8")
     (tmp_path / "short.json").write_text('{"epochs": 2, "lr": 0.002, "batch": 32}', encoding="utf-8")
     asked = ("--to", "params<=90%", "--keep", "-20pt", "--compressor", "skip", "--recipe", "short.json", "--json")
-    words = ("compress", "hf:tiny", "--data", "mine.py:inputs", *asked)
+    words = ("compress", "hf:tiny", "mine.py:inputs", *asked)
     code, out, err = cli(*words, "--out", "small", "--resume", "--no-controls")
     assert code in (0, 3), err
     report = json.loads(out)["report"]

@@ -169,9 +169,12 @@ def compress(
     if near.over:
         note(unreached(near, goals, scale.before))
 
+    asked = time.perf_counter()
+    first = evaluate(original, dataset.test, task)
+    scoring = time.perf_counter() - asked
     left = None if within is None else within - (time.perf_counter() - began)
     short = [] if planner.interrupted else shortlist(candidates, RANKED)
-    heal = recipe_for(recipe, dataset, left, (3 if controls else 1) + cost_of(len(short)))
+    heal = recipe_for(recipe, dataset, left, (3 if controls else 1) + cost_of(len(short)), scoring)
     teacher = flat(original, example)
     lay_out(teacher, example)
     healer = Healer(task, teacher, found.spans, example, dataset, heal, seed, stages, graph)
@@ -191,7 +194,7 @@ def compress(
     seals = folds(settled, example)
     final = folded(settled, seals, example)
 
-    first, last = evaluate(original, dataset.test, task), evaluate(final, dataset.test, task)
+    last = evaluate(final, dataset.test, task)
     say(f"healed: {type(task).metric} {last.quality} on the test part, the original {first.quality}")
     ran: list[Control] = []
     interrupted = planner.interrupted or ranking.interrupted or healed.stopped == "interrupt"

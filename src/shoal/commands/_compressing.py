@@ -80,7 +80,7 @@ def compressed(talk: Talk, order: Order) -> Compression:
     known = facts.get("data") or {}
     source = order.data or known.get("source")
     if source is None:
-        raise BadSetting(f"compress {order.model}: no data to heal and test on; say --data")
+        raise BadSetting(f"compress {order.model}: no data to heal and test on: shoal compress {order.model} DATA")
     target = order.target or (known.get("target") if source == known.get("source") else None)
     with stdout_kept():
         data = opened_data(module, source, target, 0)

@@ -1,8 +1,8 @@
 """Compress: a trained model, made shallower until a goal is met on this machine, with the evidence.
 
 shoal compress runs/digits --to "latency<=50%" --keep "-1pt"
-shoal compress my_model.py:trained --data my_model.py:batches --within 10min
-shoal compress hf:models/minilm --data my_texts.py:batches --to "depth<=55%" --keep "-2pt"
+shoal compress my_model.py:trained my_model.py:batches --within 10min
+shoal compress hf:models/minilm my_texts.py:batches --to "depth<=55%" --keep "-2pt"
 shoal compress runs/houses --to "params<=30%,depth<=4" --keep "+1%" --out runs/small
 shoal compress runs/digits --compressor skip --compressor flatten --keep none --resume
 
@@ -31,8 +31,11 @@ from shoal.goals import parse_goals
 
 
 def run(
-    model: Annotated[str, typer.Argument(help="A run folder, PATH.py:function or hf:FOLDER: a trained module.")],
-    data: Annotated[str | None, typer.Option(help="As for train; that of the run folder if not said.")] = None,
+    model: Annotated[
+        str, typer.Argument(metavar="TARGET", help="A run folder, PATH.py:function or hf:FOLDER: a trained module.")
+    ],
+    data: Annotated[str | None, typer.Argument(help="As for train; that of the run folder if not said.")] = None,
+    named: Annotated[str | None, typer.Option("--data", metavar="DATA", help="The same, said by name.")] = None,
     target: Target = None,
     to: Annotated[
         str, typer.Option(metavar="GOALS", help="latency, params, macs, bytes, depth or memory.")
@@ -61,6 +64,8 @@ def run(
     talk = Talk(as_json, quiet)
     limit = seconds(within)
     parse_goals(to)
+    if data is not None and named is not None:
+        raise BadSetting(f"--data {named}: {data} is given already; say one of them")
     if runtime not in ("eager", "compile", "onnxruntime"):
         raise BadSetting(f"--runtime {runtime!r}: is none; give eager, compile or onnxruntime")
     settings = None if recipe is None else read_json(recipe, "--recipe")
@@ -71,7 +76,7 @@ def run(
 
     order = Order(
         model,
-        data,
+        named if data is None else data,
         target,
         base,
         to,

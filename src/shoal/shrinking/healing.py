@@ -14,6 +14,7 @@ Longer than the house's 250 lines by a few: who learns what from whom is read in
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -47,7 +48,9 @@ from shoal.training.objectives.hints import Hints
 from shoal.training.recipe import TrainingRecipe
 from shoal.training.train import Run
 
-SPARE = 0.9  # of the time left goes to healing and controls; the rest to measuring
+SPARE = 0.1  # of the time left goes to measuring at most
+SCORINGS = 5  # times the original's test part are scored behind a healing: of the final net, of controls, once more
+TIMING = 60.0  # seconds behind it for all the rest
 STATISTICS = 512  # training rows that the statistics of norms are taken from
 VIEWS = 4  # epochs until batches come again: with fewer, images repeat sooner; with more, the teacher is asked longer
 LONGEST = 30.0  # epochs, where nobody says how many and there is time
@@ -56,9 +59,11 @@ HINTED = 0.3  # of the loss
 SINGLE = ("1",)  # how a span is called that takes the stream alone
 
 
-def recipe_for(recipe: TrainingRecipe | None, data: Dataset, left: float | None, runs: float) -> TrainingRecipe:
-    """The recipe given, or a short one, longer where there is time for it; cut to an equal share of the time left for
-    each of the runs."""
+def recipe_for(
+    recipe: TrainingRecipe | None, data: Dataset, left: float | None, runs: float, scoring: float = math.inf
+) -> TrainingRecipe:
+    """The recipe given, or a short one, longer where there is time for it; cut to an equal share for each of the runs
+    of the time left, less what measuring will take where scoring the test part once takes so many seconds."""
     if recipe is None:
         epochs = min(20.0, max(1.0, round(600 * 64 / max(len(data.train), 1)))) if left is None else LONGEST
         colours = data.signature.task.name == "classification" and coloured(data.train.x)
@@ -66,7 +71,7 @@ def recipe_for(recipe: TrainingRecipe | None, data: Dataset, left: float | None,
         recipe = TrainingRecipe(lr=1e-3, batch=64, epochs=epochs, clip=1.0, ema=0.98, views=VIEWS, augment=augment)
     if left is None:
         return recipe
-    share = SPARE * left / runs
+    share = (left - min(SPARE * left, TIMING + SCORINGS * scoring)) / runs
     if share < 1:
         raise OutOfReach(f"within: {left:.0f} s are left for healing and controls; give more time")
     return replace(recipe, seconds=min(share, recipe.seconds or share))

@@ -86,10 +86,11 @@ class Ranking:
 
 
 def cost_of(candidates: int) -> float:
-    """How much of a whole healing it takes to rank so many: each rung is twice as long, for half of them."""
+    """How much more than a whole healing it takes to rank so many: each rung is twice as long, for half of them, and
+    what the best had is of its own healing."""
     total, share = 0.0, FIRST
     while candidates > 1:
-        total, candidates, share = total + share * candidates, (candidates + 1) // 2, 2 * share
+        total, candidates, share = total + share * (candidates - 1), (candidates + 1) // 2, 2 * share
     return total
 
 
