@@ -38,11 +38,12 @@ class Measured:
     latency: Latency
 
     def to_json(self) -> dict[str, Any]:
-        """Quality, milliseconds and counts."""
+        """Quality, milliseconds, of the original's where they were measured side by side, and counts."""
         time = {name: getattr(self.latency, name) for name in ("median", "p10", "p90", "n")}
         counts = {name: getattr(self.cost, name) for name in ("params", "macs", "bytes", "depth")}
         counts["memory"] = self.cost.activation_bytes.inference
-        return {"quality": self.result.quality.to_json(), "latency_ms": time, **counts}
+        ratio = {} if self.latency.ratio is None else {"ratio": self.latency.ratio.to_json()}
+        return {"quality": self.result.quality.to_json(), "latency_ms": time, **counts, **ratio}
 
 
 @dataclass(frozen=True, eq=False)

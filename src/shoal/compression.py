@@ -37,7 +37,7 @@ from shoal.kinds import COMPRESSORS, TASKS
 from shoal.net import Net
 from shoal.recipe import Recipe, edit_part
 from shoal.shrinking.controls import drawn, fresh
-from shoal.shrinking.folding import flat, folded, folds
+from shoal.shrinking.folding import flat, folded
 from shoal.shrinking.healer import Healer
 from shoal.shrinking.healing import recipe_for, refrozen, settling, unhealed
 from shoal.shrinking.planning import Candidate, Plan, Planner, shortlist, told
@@ -150,8 +150,11 @@ def compress(
     before = stages.get("original")
     graph = dataset.train.graph if isinstance(original, Net) and read_of_graphs(original) else None
     nodes = None if graph is None else dataset.train
-    scale = Scale(goals, original, example, runtime, before.facts["values"] if before else None, nodes)
-    stages.put("original", {"values": scale.before})
+    known = before.facts if before else {}
+    scale = Scale(goals, original, example, runtime, known.get("values"), nodes, known.get("lays_out"))
+    stages.put("original", {"values": scale.before, "lays_out": scale.lays_out})
+    if all(scale.before[goal.metric] <= goal.limit(scale.before[goal.metric]) for goal in goals):
+        raise BadSetting(f"goal {', '.join(map(str, goals))}: the original meets it already; ask for less")
     rows = dataset.valid.take(CALIBRATION, seed).batch(slice(None))
     few = None if graph is None else dataset.valid.take(CALIBRATION, seed)
     weigher = Weigher(rows, task, scale, seed, few)
@@ -168,12 +171,15 @@ def compress(
     near = shortlist(candidates, 1)[0]
     if near.over:
         note(unreached(near, goals, scale.before))
+    exact = not near.plan.steps  # the goals are met by what changes no answer: nothing is to heal
+    if exact:
+        note(f"{near.way}: the goals are met by it, so nothing was taken out, and there is nothing to heal or control")
 
     asked = time.perf_counter()
     first = evaluate(original, dataset.test, task)
     scoring = time.perf_counter() - asked
-    left = None if within is None else within - (time.perf_counter() - began)
-    short = [] if planner.interrupted else shortlist(candidates, RANKED)
+    left = None if within is None or exact else within - (time.perf_counter() - began)
+    short = [] if planner.interrupted or exact else shortlist(candidates, RANKED)
     heal = recipe_for(recipe, dataset, left, (3 if controls else 1) + cost_of(len(short)), scoring)
     teacher = flat(original, example)
     lay_out(teacher, example)
@@ -183,22 +189,23 @@ def compress(
     placed = ranking.placed
     best = placed[0].candidate if placed else (short or [near])[0]
     plan = refrozen(best.plan, original)
-    if planner.interrupted or ranking.interrupted:  # what is there is what it will be
+    if planner.interrupted or ranking.interrupted or exact:  # what is there is what it will be
         there = placed[0].net if placed else plan.module
-        healed = (placed[0].run if placed else None) or unhealed(there, dataset, heal, seed, task)
+        why = "nothing to heal" if exact else "interrupt"
+        healed = (placed[0].run if placed else None) or unhealed(there, dataset, heal, seed, task, why)
     else:
         say(f"healing {best.way}, {len(plan.steps)} edits, by distillation from the original, {_length(heal)}")
         begun, had = (replace(plan, module=placed[0].net), placed[0].share) if placed else (plan, 0.0)
         healed = healer.heal("healing", begun, 1 - had, had)
-    settled = _settled(planner, healed.net)
-    seals = folds(settled, example)
+    settled = healed.net if exact else _settled(planner, healed.net)
+    seals = scale.seals(settled)
     final = folded(settled, seals, example)
 
     last = evaluate(final, dataset.test, task)
     say(f"healed: {type(task).metric} {last.quality} on the test part, the original {first.quality}")
     ran: list[Control] = []
     interrupted = planner.interrupted or ranking.interrupted or healed.stopped == "interrupt"
-    if controls and not interrupted:
+    if controls and not interrupted and not exact:
         shapes: dict[str, Callable[[], Plan]] = {
             "same shape from scratch": lambda: fresh(plan, seed),
             "random edits": lambda: drawn(planner.start, plan, weigher, makers, seed),
@@ -214,7 +221,7 @@ def compress(
             ran.append(Control(name, result, _in_points(task, compare(result.scores, last.scores, margin))))
     if interrupted:
         note("interrupted: this is as far as it came, and what had not ended is left out")
-    side = folds(original, example)
+    side = scale.seals(original)
     aside = folded(original, side, example) if side else None
     after = _measured(final, scale, last, TIMED)
     assert after.latency.against is not None
@@ -222,7 +229,8 @@ def compress(
     originally = {**scale.before, "latency": after.latency.against.median}
     values = _values(after)
     met = tuple(values[goal.metric] <= goal.limit(originally[goal.metric]) for goal in goals)
-    last_seen = Seen(f"{best.way}, healed", "final", values, len(plan.edits), all(met), quality=healed.valid.quality)
+    name = best.way if exact else f"{best.way}, healed"
+    last_seen = Seen(name, "final", values, len(plan.edits), all(met), quality=healed.valid.quality)
     front = [*_front(planner, placed, evaluate(original, dataset.valid, task)), last_seen]
     return Compression(
         module=final,
@@ -274,8 +282,8 @@ def _plan(planner: Planner, stages: Stages) -> None:
         planner.options = unpack(weighed.facts["options"], weighed)
     planner.weigh()
     if not planner.over:
-        goals = ", ".join(map(str, planner.weigher.scale.goals))
-        raise BadSetting(f"goal {goals}: the original meets it already, once what folds is folded; ask for less")
+        planner.keep_unedited()
+        return
     facts, tensors = pack(planner.options)
     stages.put("options", {"options": facts}, tensors)
     planner.search()

@@ -94,13 +94,19 @@ def headline(report: Report) -> str:
 
 
 def figures(report: Report) -> list[Figure]:
-    """Latency, parameters, multiply-adds, bytes, depth and memory, before and after."""
+    """Latency, also of what is exact alone, parameters, multiply-adds, bytes, depth and memory, before and after."""
     before, after = report["before"], report["after"]
     ratio = report["ratio"]
     old, new = before["latency_ms"], after["latency_ms"]
     spread = ", ".join(f"{milliseconds(each['p10'])} to {milliseconds(each['p90'])}" for each in (old, new))
     note = f"median of {new['n']} runs; p10 to p90: {spread}; ratio {evidence(ratio)}"
     made = [Figure("latency", milliseconds(old["median"]), milliseconds(new["median"]), ratio["value"], note)]
+    exact = report.get("folded")
+    if exact and exact.get("ratio"):
+        share = exact["ratio"]
+        note = f"the original folded, its channels last where that is faster; ratio {evidence(share)}"
+        times = milliseconds(old["median"]), milliseconds(share["value"] * old["median"])
+        made.append(Figure("latency, exact edits alone", *times, share["value"], note))
     for key, name, form in (
         ("params", "parameters", count),
         ("macs", "MACs", count),

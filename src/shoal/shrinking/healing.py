@@ -262,11 +262,11 @@ def _origins(name: str, tracks: Sequence[Track]) -> list[str]:
     return [name]
 
 
-def unhealed(net: nn.Module, data: Dataset, recipe: TrainingRecipe, seed: int, task: Task) -> Run:
-    """A network as it is, scored as one that was healed: Ctrl-C left no time for more."""
+def unhealed(net: nn.Module, data: Dataset, recipe: TrainingRecipe, seed: int, task: Task, why: str) -> Run:
+    """A network as it is, scored as one that was healed, and why it was not."""
     valid, test = (evaluate(net, part, task) for part in (data.valid, data.test))
     row = {"epoch": 0, "step": 0, "loss": None, "quality": valid.quality.value, "valid_loss": None, "seconds": 0.0}
-    return Run(net, data.name, data.fingerprint, recipe, seed, (row,), 0, valid, test, 0.0, "interrupt")
+    return Run(net, data.name, data.fingerprint, recipe, seed, (row,), 0, valid, test, 0.0, why)
 
 
 def copied(module: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:

@@ -27,7 +27,6 @@ from shoal.anatomy import anatomy
 from shoal.core.base import Compressor, Edit
 from shoal.core.errors import BadModel, Refused
 from shoal.recipe import done
-from shoal.shrinking.folding import flat
 from shoal.shrinking.program import Way, choose
 from shoal.shrinking.tracks import Track, order_of, tracked
 from shoal.shrinking.weighing import Weighed, Weigher
@@ -143,11 +142,15 @@ class Planner:
         if self.now:
             return
         scale = self.weigher.scale
-        self.now = scale.measure(flat(self.original, scale.example))  # what folds is folded in the end: it counts now
+        self.now = scale.measure(scale.ended(self.original))  # what is done in the end counts now
         self.over = scale.excess(self.now)
         if self.over and not self.options:
             proposals = self.weigher.proposals(self.original, self.makers)
             self.options = self.weigher.weigh(self.original, proposals, self.now, self.over)
+
+    def keep_unedited(self) -> None:
+        """The only candidate is the original as it will be in the end: that is enough."""
+        self._keep("what is exact alone", self.start, self.now)
 
     def search(self) -> None:
         """Fill ``candidates``. Ctrl-C ends it, with what was taken so far; raised where that is nothing."""
@@ -191,7 +194,7 @@ class Planner:
                 break
             plan, number = self.settled(taken), number + 1
             self._half = plan
-            now = scale.measure(flat(plan.module, scale.example))
+            now = scale.measure(scale.ended(plan.module))
             took = sum(step.round == number for step in plan.steps)
             loss = self.weigher.loss(plan.module)
             self.say(f"round {number}: took {took} of {len(weighed)} weighed; {told(now)}, valid loss {loss:.4f}")
@@ -213,7 +216,7 @@ class Planner:
             plan = self._least(answers) if answers else self.start
             if not plan.steps:
                 break
-            now = scale.measure(flat(plan.module, scale.example))
+            now = scale.measure(scale.ended(plan.module))
             over = scale.excess(now)
             if not over:
                 met = (plan, now)
@@ -267,7 +270,7 @@ class Planner:
 
     def _measured(self, way: str, plan: Plan) -> None:
         scale = self.weigher.scale
-        self._keep(way, plan, scale.measure(flat(plan.module, scale.example)))
+        self._keep(way, plan, scale.measure(scale.ended(plan.module)))
 
     def _keep(self, way: str, plan: Plan, now: Mapping[str, float]) -> None:
         harm = self.weigher.loss(plan.module) - self.base

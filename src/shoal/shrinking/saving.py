@@ -24,7 +24,6 @@ from shoal.core.errors import BadModel
 from shoal.core.example import arguments, evaluating, failed
 from shoal.costing import Cost, Prepared, alone, per_span_ms, prepared_beside
 from shoal.edits.drop import Drop
-from shoal.shrinking.folding import flat
 from shoal.shrinking.scale import Scale
 
 Saves: TypeAlias = Callable[[], dict[str, float]]
@@ -125,7 +124,7 @@ class Saving:
             return lambda: went * (1 - self.like[key])
         key = (*key, _form(shrunk, ""))
         if key not in self.like:
-            ms = self.scale.measure(flat(shrunk, self.scale.example))["latency"]
+            ms = self.scale.measure(self.scale.ended(shrunk))["latency"]
             self.like[key] = 1 - ms / self.now["latency"]
         return lambda: self.like[key]
 
@@ -133,7 +132,7 @@ class Saving:
         """The share of a run of the module that each span takes; where they are timed by themselves, of the whole."""
         asked = {} if self.alone is None else self.alone.ask(*self.scale.standing(module), paths)
         rest = [path for path in paths if path not in asked]
-        found = _shares(*self.scale.standing(module), rest, seconds) if rest else {}
+        found = _shares(*self.scale.standing(self.scale.laid(module)), rest, seconds) if rest else {}
         return lambda: {**found, **{path: share() for path, share in asked.items()}}
 
 

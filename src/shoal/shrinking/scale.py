@@ -1,4 +1,8 @@
-"""Scale: modules measured against the goals, each as it answers: a net that reads edges with all of its graph."""
+"""Scale: modules measured against the goals, each as it answers: a net that reads edges with all of its graph.
+
+What a module becomes in the end counts from the start: what folds is folded, and convolutions lie with their channels
+last where they take less time so.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +13,29 @@ from typing import Any
 
 from torch import nn
 
+from shoal.core.base import Edit
+from shoal.core.example import copy_of
 from shoal.core.inputs import count
 from shoal.costing import Cost, Prepared, alone, cost, latency, prepared
 from shoal.data import Split
+from shoal.edits.channels_last import ChannelsLast, channels_first
 from shoal.evidence import Evidence
 from shoal.goals import Goal
+from shoal.net import Net
+from shoal.recipe import replayed
+from shoal.shrinking.folding import flat, folds
 from shoal.training.graphs import standing
+from shoal.training.layout import lay_out
 
 AIM = 0.99  # of a latency's limit
+WORTH = 0.95  # of its time: a layout that leaves more is not worth an edit
 
 
 class Scale:
     """Measures modules against the goals; ``latency`` is in milliseconds at the example's batch.
 
-    ``before``: what the original measured, where that is known already; ``rows``: the split that the example is of,
-    where it is of a graph.
+    ``before``: what the original measured, where that is known already, and then ``lays_out``: whether channels come
+    last in the end; ``rows``: the split that the example is of, where it is of a graph.
     """
 
     def __init__(
@@ -34,6 +46,7 @@ class Scale:
         runtime: str,
         before: Mapping[str, float] | None = None,
         rows: Split | None = None,
+        lays_out: bool | None = None,
     ) -> None:
         self.goals, self.original, self.example, self.runtime, self.rows = goals, original, example, runtime, rows
         self.before = dict(before) if before else self.counts(original)
@@ -41,6 +54,39 @@ class Scale:
             own = self._beside
             one = alone(own, 1.0) if isinstance(own, Prepared) else latency(*own, runtime=runtime, seconds=1.0)
             self.before["latency"] = one.median
+        self.lays_out = self._quicker() if lays_out is None else lays_out
+
+    def _quicker(self) -> bool:
+        """Whether the original, folded, takes less time in eager mode with its channels last; other runtimes have
+        layouts of their own."""
+        if self.runtime != "eager" or "latency" not in self.before:
+            return False
+        folded = flat(self.original, self.example)
+        if not self._layout(folded):
+            return False
+        laid = copy_of(folded)
+        if not lay_out(laid, self.example):
+            return False  # it does not run so, as its log says
+        ratio = latency(*self.standing(laid), self.standing(folded), runtime=self.runtime, seconds=1.5).ratio
+        return ratio is not None and ratio.high < WORTH
+
+    def seals(self, module: nn.Module) -> tuple[Edit, ...]:
+        """What is done in the end: exact edits, which no healing may come behind."""
+        found = folds(module, self.example)
+        return (*found, *self._layout(replayed(module, found))) if self.lays_out else found
+
+    def ended(self, module: nn.Module) -> nn.Module:
+        """A module as it will be in the end, in eval mode."""
+        return replayed(module, self.seals(module)).eval()
+
+    def laid(self, module: nn.Module) -> nn.Module:
+        """A module that is not folded, as its convolutions will lie."""
+        return replayed(module, found) if self.lays_out and (found := self._layout(module)) else module
+
+    @staticmethod
+    def _layout(module: nn.Module) -> tuple[Edit, ...]:
+        paths = () if isinstance(module, Net) else channels_first(module)
+        return (ChannelsLast(paths=paths),) if paths else ()
 
     def standing(self, module: nn.Module) -> tuple[nn.Module, Any]:
         """What is timed and counted of a module, and on what."""

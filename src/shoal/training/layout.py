@@ -13,6 +13,7 @@ from torch import nn
 
 from shoal.core.example import unmarked
 from shoal.core.inputs import Inputs, answer_to, taken
+from shoal.edits.channels_last import channels_first
 from shoal.net import Net
 
 ROWS = 2  # are run to see whether a module takes it
@@ -25,7 +26,7 @@ def lay_out(module: nn.Module, x: Inputs) -> tuple[nn.Parameter, ...]:
 
     Returns the weights that were moved, for :func:`put_back`.
     """
-    moved = () if isinstance(module, Net) else _contiguous(module)
+    moved = () if isinstance(module, Net) else _movable(module)
     if not moved:
         return ()
     rows, learns = taken(x, slice(ROWS)), module.training
@@ -51,14 +52,7 @@ def put_back(moved: tuple[nn.Parameter, ...]) -> None:
         one.data = one.data.contiguous()
 
 
-def _contiguous(module: nn.Module) -> tuple[nn.Parameter, ...]:
-    """The weights of convolutions on the CPU that lie with channels first; to depthwise ones it makes no difference."""
-    last = torch.channels_last
-    plain = [part for part in module.modules() if isinstance(part, nn.Conv2d) and part.groups == 1]
-    weights = [part._parameters.get("weight") for part in plain]  # none where it is made of others
-    return tuple(
-        one
-        for one in dict.fromkeys(weights)
-        if one is not None and one.device.type == "cpu"
-        if one.is_contiguous() and not one.is_contiguous(memory_format=last)
-    )
+def _movable(module: nn.Module) -> tuple[nn.Parameter, ...]:
+    """The weights of convolutions on the CPU that lie with channels first."""
+    weights = dict.fromkeys(module.get_submodule(path)._parameters["weight"] for path in channels_first(module))
+    return tuple(one for one in weights if one is not None and one.device.type == "cpu")
