@@ -36,47 +36,19 @@ from shoal.evidence import floor, parse_keep
 from shoal.net import Net
 from shoal.shrinking.stages import Stages, mark, written
 from shoal.shrinking.warning import losses_for, rows_wanted
-from shoal.training import TrainingRecipe, train
+from shoal.training import train
 from shoal.training.checkpoint import FILE, Checkpoint
 from shoal.training.engine import Engine
+from small_compression import ASKED, QUICK, Plain, blobs, same, trained
 
 pty = pytest.importorskip("pty")  # where there is none, there is no Ctrl-C for another process either
 resource = pytest.importorskip("resource")
-
-SPEC = "residual(mlp) 6x8"
-QUICK = TrainingRecipe(lr=2e-3, batch=32, epochs=3)
-PAIRS = "flatten[together=[2],wide=[]]"  # small steps, so that several plans lead to the goal
-ASKED: dict[str, Any] = {"to": "depth<=50%", "keep": "-40pt", "recipe": QUICK, "compressors": ("skip", PAIRS)}
-
-
-def blobs(rows: int = 360) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    y = torch.arange(rows) % 3
-    return torch.randn(rows, 6, generator=generator) + 2 * torch.eye(3, 6)[y], y
 
 
 def numbers(rows: int = 360) -> tuple[Tensor, Tensor]:
     x, _ = blobs(rows)
     noise = torch.randn(rows, 1, generator=torch.Generator().manual_seed(1))
     return x, x[:, :1] - x[:, 1:2] + 0.3 * noise
-
-
-class Plain(nn.Module):
-    """Layers of one width, as anybody writes them; ``change`` spoils what it answers."""
-
-    def __init__(self, outputs: int = 3, change: Callable[[nn.Module, Tensor], Any] | None = None) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.first = nn.Linear(6, 8)
-        self.layers = nn.ModuleList(nn.Sequential(nn.Linear(8, 8), nn.Tanh()) for _ in range(5))
-        self.last = nn.Linear(8, outputs)
-        self.change = change or (lambda net, y: y)
-
-    def forward(self, x: Tensor) -> Any:
-        x = self.first(x)
-        for layer in self.layers:
-            x = x + 0.3 * layer(x)
-        return self.change(self, self.last(x))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -94,21 +66,13 @@ def data() -> Dataset:
 
 @pytest.fixture(scope="module")
 def net(data: Dataset) -> Net:
-    made = train(SPEC, data, TrainingRecipe(lr=5e-3, batch=32, epochs=4)).net
-    assert isinstance(made, Net)
-    return made
+    return trained(data)
 
 
 @pytest.fixture(scope="module")
 def whole(net: Net, data: Dataset) -> Compression:
     """What comes of it where nobody interrupts."""
     return shoal.compress(net, data, **ASKED)
-
-
-def same(one: Compression, other: Compression) -> bool:
-    return mark(one.module) == mark(other.module) and [
-        (each.name, each.result.scores.tolist()) for each in one.controls
-    ] == [(each.name, each.result.scores.tolist()) for each in other.controls]
 
 
 # What cannot be worked with is said before anything is weighed.
@@ -356,7 +320,7 @@ def test_ctrl_c_while_learning(
 
 MINE = """
 import torch
-from test_compress_bad import Plain, blobs
+from small_compression import Plain, blobs
 def net():
     return Plain()
 def frozen():

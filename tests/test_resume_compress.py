@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 
 import shoal
 from conftest import CommandLine
@@ -32,18 +31,7 @@ from shoal.report.reading import headline
 from shoal.shrinking.healing import frozen
 from shoal.shrinking.stages import Stages, mark
 from shoal.shrinking.warning import rows_for
-from shoal.training import TrainingRecipe, train
-
-SPEC = "residual(mlp) 6x8"
-QUICK = TrainingRecipe(lr=2e-3, batch=32, epochs=3)
-PAIRS = "flatten[together=[2],wide=[]]"  # small steps, so that several plans lead to the goal
-ASKED: dict[str, Any] = {"to": "depth<=50%", "keep": "-40pt", "recipe": QUICK, "compressors": ("skip", PAIRS)}
-
-
-def blobs(rows: int = 360) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    y = torch.arange(rows) % 3
-    return torch.randn(rows, 6, generator=generator) + 2 * torch.eye(3, 6)[y], y
+from small_compression import ASKED, QUICK, Plain, blobs, same, trained
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -61,23 +49,13 @@ def data() -> Dataset:
 
 @pytest.fixture(scope="module")
 def net(data: Dataset) -> Net:
-    made = train(SPEC, data, TrainingRecipe(lr=5e-3, batch=32, epochs=4)).net
-    assert isinstance(made, Net)
-    return made
+    return trained(data)
 
 
 @pytest.fixture(scope="module")
 def whole(net: Net, data: Dataset) -> Compression:
     """What comes of it where nobody interrupts."""
     return shoal.compress(net, data, **ASKED)
-
-
-def same(one: Compression, other: Compression) -> bool:
-    a, b = one.module.state_dict(), other.module.state_dict()
-    scores = all(
-        np.array_equal(x.result.scores, y.result.scores) for x, y in zip(one.controls, other.controls, strict=True)
-    )
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a) and scores
 
 
 class Killed(BaseException):
@@ -121,12 +99,11 @@ SCRIPT = """
 import sys, torch
 torch.set_num_threads(1)
 sys.path.insert(0, {tests!r})
-from test_resume_compress import ASKED, SPEC, blobs
+from small_compression import ASKED, blobs, trained
 import shoal
 from shoal.data import open_data
-from shoal.training import TrainingRecipe, train
 data = open_data(blobs())
-net = train(SPEC, data, TrainingRecipe(lr=5e-3, batch=32, epochs=4)).net
+net = trained(data)
 print("begun", flush=True)
 shoal.compress(net, data, **ASKED, checkpoint={folder!r}, resume=True)
 """
@@ -200,22 +177,6 @@ def test_the_front_holds_all_that_was_seen(whole: Compression) -> None:
     assert "What was seen on the way" in shown
     assert shown.count('r="5.5"><title>') == sum(one.quality is not None for one in whole.front)
     assert all(one.name in shown for one in whole.front)
-
-
-class Plain(nn.Module):
-    """Layers of one width, as anybody writes them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Linear(6, 8)
-        self.layers = nn.ModuleList(nn.Sequential(nn.Linear(8, 8), nn.Tanh()) for _ in range(5))
-        self.last = nn.Linear(8, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.first(x)
-        for layer in self.layers:
-            x = x + 0.3 * layer(x)
-        return self.last(x)
 
 
 @pytest.mark.parametrize("form", ["tensor", "batches", "loader"])
@@ -311,7 +272,7 @@ def test_frozen_weights_stay(net: Net, data: Dataset) -> None:
 
 MINE = """
 import torch
-from test_resume_compress import Plain, blobs
+from small_compression import Plain, blobs
 def net():
     torch.manual_seed(0)
     return Plain()

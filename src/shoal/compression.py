@@ -202,7 +202,8 @@ def compress(
     final = folded(settled, seals, example)
 
     last = evaluate(final, dataset.test, task)
-    say(f"healed: {type(task).metric} {last.quality} on the test part, the original {first.quality}")
+    done = "measured" if exact else "healed"
+    say(f"{done}: {type(task).metric} {last.quality} on the test part, the original {first.quality}")
     ran: list[Control] = []
     interrupted = planner.interrupted or ranking.interrupted or healed.stopped == "interrupt"
     if controls and not interrupted and not exact:

@@ -6,7 +6,7 @@ Nothing else is computed. On a CPU a convolution of a few rows then reads its in
 brought it into another order first, which takes longer than the convolution itself where that is small. A Net has
 nothing to do: its states have their channels last anyway.
 
-Exact to rounding
+Exact when always; only rounding differs
 """
 
 from __future__ import annotations

@@ -39,6 +39,7 @@ MOST = 1e9  # of a harm: answers that are not finite can hardly be healed
 TRIES = 3  # at once: so often is more or less asked for than was foreseen
 LOOSE = 1.08  # times what is missing may be saved
 SLOW = 1e12  # multiply-adds of weighing, from which on the rounds come last; counted, since a clock tells each time
+PATIENT = 6.0  # seconds that the original is timed as it will be in the end, beside itself as it is
 # another number, and what is resumed must find the same
 ROUNDS = Way("in rounds")
 SHAKEN = 0.7  # standard deviation of the logarithm of the factors by which harms are shaken
@@ -142,7 +143,8 @@ class Planner:
         if self.now:
             return
         scale = self.weigher.scale
-        self.now = scale.measure(scale.ended(self.original))  # what is done in the end counts now
+        # what is done in the end counts now; longer, since all that is foreseen is a share of it
+        self.now = scale.measure(scale.ended(self.original), seconds=PATIENT)
         self.over = scale.excess(self.now)
         if self.over and not self.options:
             proposals = self.weigher.proposals(self.original, self.makers)

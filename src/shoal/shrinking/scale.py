@@ -92,11 +92,12 @@ class Scale:
         """What is timed and counted of a module, and on what."""
         return (module, self.example) if self.rows is None else standing(module, self.rows, count(self.example))
 
-    def measure(self, module: nn.Module) -> dict[str, float]:
-        """Every metric of a module; latency as :meth:`milliseconds` of the ratio to the original in the same run."""
+    def measure(self, module: nn.Module, seconds: float = 1.5) -> dict[str, float]:
+        """Every metric of a module; latency as :meth:`milliseconds` of the ratio to the original in the same run, each
+        timed for so long."""
         found = self.counts(module)
         if "latency" in self.before:
-            ratio = latency(*self.standing(module), self._beside, runtime=self.runtime, seconds=1.5).ratio
+            ratio = latency(*self.standing(module), self._beside, runtime=self.runtime, seconds=seconds).ratio
             assert ratio is not None
             found["latency"] = self.milliseconds(ratio)
         return found
