@@ -37,7 +37,7 @@ TOGETHER = 2.0  # times the sum of what each costs alone is what proposals may c
 SLACK = 0.02  # of what answers differ among each other, which they may cost beyond that
 MOST = 1e9  # of a harm: answers that are not finite can hardly be healed
 TRIES = 3  # at once: so often is more or less asked for than was foreseen
-LOOSE = 1.08  # times what is missing may be saved
+LOOSE = 0.08  # of what has to be saved, and of what may be left, may be saved too much
 SLOW = 1e12  # multiply-adds of weighing, from which on the rounds come last; counted, since a clock tells each time
 PATIENT = 6.0  # seconds that the original is timed as it will be in the end, beside itself as it is
 # another number, and what is resumed must find the same
@@ -225,13 +225,18 @@ class Planner:
             saved = {metric: self.now[metric] - now[metric] for metric in wanted}
             if not over.keys() <= wanted.keys() or min(saved.values()) <= 0:
                 break  # another goal, which was met before, is not met any more: rounds see that
-            if not over and any(saved[metric] <= LOOSE * missing for metric, missing in self.over.items()):
+            if not over and any(self._close(saved[metric], metric) for metric in self.over):
                 break
             for metric in over or wanted:
                 foreseen = sum(step.weighed.saves[metric] for step in plan.steps)
                 self._off[metric] = 1.01 * foreseen / saved[metric]
         if met is not None:
             self._keep(f"{way.name}, another" if cuts else way.name, *met)
+
+    def _close(self, saved: float, metric: str) -> bool:
+        """Whether little more is saved than has to be: little of that, and little of what is left."""
+        missing = self.over[metric]
+        return saved - missing <= LOOSE * min(missing, self.now[metric] - missing)
 
     def _shaken(self, way: Way, wanted: Mapping[str, float]) -> list[list[Weighed]]:
         """Other answers, each the best one had the harms been a little different."""
@@ -294,15 +299,17 @@ def together(plan: Plan, chosen: Sequence[Weighed], number: int, weigher: Weighe
 
 
 def shortlist(candidates: Sequence[Candidate], most: int) -> list[Candidate]:
-    """The candidates to heal for a while: of those nearest to the goals the best of each kind, then the best."""
+    """The candidates to heal for a while: of those nearest to the goals the best of each kind, the one with the most
+    weights left, which heals better than its harm says, then the best."""
     if not candidates:
         return []
     left = [one for one in candidates if not one.over] or [nearest(candidates)]
     left.sort(key=lambda one: one.harm)
     kinds = list(dict.fromkeys(one.kind for one in left))
     first = [next(one for one in left if one.kind == kind) for kind in kinds]
+    first.append(max(left, key=lambda one: one.values["params"]))
     rest = [one for one in left if not any(one is other for other in first)]
-    return [*first, *rest][:most]
+    return list({id(one): one for one in [*first, *rest]}.values())[:most]
 
 
 def nearest(candidates: Sequence[Candidate]) -> Candidate:
