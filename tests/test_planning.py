@@ -23,7 +23,7 @@ from shoal.kinds import COMPRESSORS, TASKS
 from shoal.net import Net
 from shoal.recipe import done
 from shoal.shrinking.healing import frozen, lessons_of, objective_for, pairs_of, refrozen, settling
-from shoal.shrinking.planning import Plan, Planner, Taken, shortlist
+from shoal.shrinking.planning import Candidate, Plan, Planner, Taken, shortlist
 from shoal.shrinking.program import Way, choose
 from shoal.shrinking.ranking import agreement
 from shoal.shrinking.saving import Saving, _Alone
@@ -215,6 +215,20 @@ def test_plans_meet_their_goal_and_are_what_they_say(digits: Dataset) -> None:
     assert {"sum of harms", "least together"} <= harms.keys(), "what was carried out already is not drawn again"
     best = shortlist(planner.candidates, 3)
     assert best[0].harm == min(one.harm for one in planner.candidates if not one.over)
+
+
+def test_what_keeps_the_most_weights_is_healed_for_a_while_too() -> None:
+    """Its harm is the largest: alone by harm it would never be seen."""
+
+    def one(way: str, harm: float, params: float, over: float = 0.0) -> Candidate:
+        return Candidate(
+            way, Plan(nn.Identity(), [], []), harm, harm, {"params": params}, {"params": over} if over else {}
+        )
+
+    many = [one("a", 1.0, 30), one("b", 2.0, 20), one("c", 3.0, 25), one("most", 9.0, 50), one("above", 0.1, 99, 40)]
+    assert [each.way for each in shortlist(many, 3)] == ["a", "most", "b"]
+    assert [each.way for each in shortlist(many, 1)] == ["a"]
+    assert [each.way for each in shortlist(many[-1:], 3)] == ["above"]
 
 
 def test_answers_to_shaken_harms_are_others_of_the_same_options(digits: Dataset) -> None:
