@@ -1,7 +1,7 @@
 """A pretrained ResNet-56 for CIFAR-10, made shallower: a plain module, known to shoal by nothing but running.
 
     python examples/cifar10_resnet56.py                      prints the table that the README shows, about 40 minutes
-    shoal compress examples/cifar10_resnet56.py:model examples/cifar10_resnet56.py:data --to "latency<=60%" ...
+    shoal compress examples/cifar10_resnet56.py:model examples/cifar10_resnet56.py:data --to "latency<=30%" ...
 
 Weights and images are read from $SHOAL_DATA (default ../shared/data): cifar10_resnet56.safetensors and cifar10_*.npz.
 """
@@ -81,7 +81,7 @@ def data() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def main() -> None:
     """Compress, print the table, save the run folder."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--to", default="latency<=60%")
+    options.add_argument("--to", default="latency<=30%")
     options.add_argument("--keep", default="-3pt")
     options.add_argument("--epochs", type=float, default=1.0, help="of healing, and of each control")
     options.add_argument("--no-controls", action="store_true")
