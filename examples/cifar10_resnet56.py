@@ -1,6 +1,6 @@
 """A pretrained ResNet-56 for CIFAR-10, made shallower: a plain module, known to shoal by nothing but running.
 
-    python examples/cifar10_resnet56.py                      prints the table that the README shows, about 40 minutes
+    python examples/cifar10_resnet56.py                      prints a table as the README shows it
     shoal compress examples/cifar10_resnet56.py:model examples/cifar10_resnet56.py:data --to "latency<=30%" ...
 
 Weights and images are read from $SHOAL_DATA (default ../shared/data): cifar10_resnet56.safetensors and cifar10_*.npz.
