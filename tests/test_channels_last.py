@@ -14,14 +14,16 @@ from torch import Tensor, nn
 import shoal
 from shoal import compression
 from shoal.artifact import save
+from shoal.core.channels import channels_first
 from shoal.core.errors import Refused
 from shoal.core.spec import Spec
-from shoal.edits.channels_last import ChannelsLast, channels_first
+from shoal.edits.channels_last import ChannelsLast
 from shoal.goals import parse_goals
 from shoal.net import Net
 from shoal.recipe import Recipe, edited
 from shoal.report import page
 from shoal.report.reading import figures
+from shoal.shrinking import planning
 from shoal.shrinking.scale import Scale
 from shoal.training import TrainingRecipe
 
@@ -60,6 +62,7 @@ def last(weight: Tensor) -> bool:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compression, "TIMED", 0.05)
+    monkeypatch.setattr(planning, "PATIENT", 0.1)
 
 
 def test_it_is_exact_and_moves_nothing_else() -> None:

@@ -14,11 +14,12 @@ from typing import Any
 from torch import nn
 
 from shoal.core.base import Edit
+from shoal.core.channels import channels_first
 from shoal.core.example import copy_of
 from shoal.core.inputs import count
 from shoal.costing import Cost, Prepared, alone, cost, latency, prepared
 from shoal.data import Split
-from shoal.edits.channels_last import ChannelsLast, channels_first
+from shoal.edits.channels_last import ChannelsLast
 from shoal.evidence import Evidence
 from shoal.goals import Goal
 from shoal.net import Net

@@ -11,9 +11,9 @@ import logging
 import torch
 from torch import nn
 
+from shoal.core.channels import channels_first
 from shoal.core.example import unmarked
 from shoal.core.inputs import Inputs, answer_to, taken
-from shoal.edits.channels_last import channels_first
 from shoal.net import Net
 
 ROWS = 2  # are run to see whether a module takes it
