@@ -303,7 +303,8 @@ def shortlist(candidates: Sequence[Candidate], most: int) -> list[Candidate]:
     weights left, among equals the best.
 
     The best is spoilt least, which says little of how it will heal: in three searches of ResNet-56
-    (bench/compress.py) plans healed in the order of the weights that they had left, almost against that of their harms.
+    (bench/compress.py) plans healed nearly in the order of the weights that they had left, and in two of them against
+    that of their harms.
     """
     if not candidates:
         return []
