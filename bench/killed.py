@@ -1,6 +1,6 @@
 """Is anything lost when a compression is killed? SIGKILL at random moments, then on with it, to the same weights.
 
-    python bench/killed.py                    20 kills; results/killed.json; about five minutes on one quiet core
+    python bench/killed.py                    20 kills; results/killed.json; about nine minutes on one quiet core
     python bench/killed.py --times 5 --seed 1
 
 A network of 6 layers on the digits, as rows of 64 numbers, is compressed by depth, with short healings and both
