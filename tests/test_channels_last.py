@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import shoal
+from laid_out import images, last
 from shoal import compression
 from shoal.artifact import save
 from shoal.core.channels import channels_first
@@ -50,15 +51,6 @@ class Spans(nn.Module):
         return answer
 
 
-def images(rows: int = 120) -> tuple[Tensor, Tensor]:
-    x = torch.randn(rows, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    return x, (x.mean(dim=(1, 2, 3)) > 0).long()
-
-
-def last(weight: Tensor) -> bool:
-    return weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
-
-
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compression, "TIMED", 0.05)
@@ -66,7 +58,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_it_is_exact_and_moves_nothing_else() -> None:
-    net, x = Spans().double().eval(), images()[0].double()
+    net, x = Spans().double().eval(), images(120)[0].double()
     paths = channels_first(net)
     assert paths == ("stem", *(f"spans.{i}.0" for i in range(4)))
     laid = edited(net, ChannelsLast(paths=paths[1:]))
@@ -92,7 +84,7 @@ def test_depthwise_ones_and_weights_made_of_others_stay() -> None:
 
 
 def test_what_is_saved_lies_so_again(tmp_path: Path) -> None:
-    x, _ = images()
+    x, _ = images(120)
     edit = ChannelsLast(paths=channels_first(Spans()))
     laid = edited(Spans().eval(), edit)
     with torch.no_grad():
@@ -112,12 +104,12 @@ def test_a_latency_goal_lays_out_where_that_is_faster(monkeypatch: pytest.Monkey
     monkeypatch.setattr(Scale, "_quicker", lambda scale: True)
     net = Spans().eval()
     found = shoal.compress(
-        net, images(), to="latency<=60%,params<=70%", keep=None, recipe=QUICK, compressors=("skip",), controls=False
+        net, images(120), to="latency<=60%,params<=70%", keep=None, recipe=QUICK, compressors=("skip",), controls=False
     )
     assert [edit.name for edit in found.edits][-2:] == ["fold", "channels_last"]
     assert channels_first(found.module) == ()
     assert channels_first(net) != ()
-    x = images()[0]
+    x = images(120)[0]
     with torch.no_grad():
         again = found.recipe.replay(Spans())
         again.load_state_dict(found.module.state_dict())
@@ -128,7 +120,7 @@ def test_a_latency_goal_lays_out_where_that_is_faster(monkeypatch: pytest.Monkey
 
 
 def test_only_eager_latency_asks_for_a_layout() -> None:
-    net, x = Spans().eval(), images()[0][:1]
+    net, x = Spans().eval(), images(120)[0][:1]
     for goal, runtime in (("params<=50%", "eager"), ("latency<=50%", "onnxruntime")):
         scale = Scale(parse_goals(goal), net, x, runtime)
         assert scale.lays_out is False
@@ -138,7 +130,7 @@ def test_only_eager_latency_asks_for_a_layout() -> None:
 
 def test_what_is_exact_alone_may_be_enough(tmp_path: Path) -> None:
     """Norms that fold are more than a hundredth of the weights here: nothing is taken out, healed or controlled."""
-    net, lines, (x, _) = Spans().eval(), list[str](), images()
+    net, lines, (x, _) = Spans().eval(), list[str](), images(120)
     asked: dict[str, Any] = {"to": "params<=99%", "recipe": QUICK, "compressors": ("skip",), "within": 30}
     found = shoal.compress(net, images(2400), **asked, progress=lines.append, checkpoint=tmp_path / "work")
     assert found.goals_met

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 import shoal
+from laid_out import images, last
 from shoal.training import TrainingRecipe
 from shoal.training.layout import lay_out, put_back
 from shoal.training.loop import fit
@@ -34,17 +35,8 @@ def plain() -> nn.Module:
     return nn.Sequential(*body, nn.Flatten(), nn.Linear(4 * 4, 2))
 
 
-def images() -> tuple[Tensor, Tensor]:
-    x = torch.randn(64, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    return x, (x.mean(dim=(1, 2, 3)) > 0).long()
-
-
-def last(weight: Tensor) -> bool:
-    return weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
-
-
 def test_a_plain_module_is_laid_out_and_put_back() -> None:
-    net, (x, _) = plain().eval(), images()
+    net, (x, _) = plain().eval(), images(64)
     weights = {name: value.clone() for name, value in net.state_dict().items()}
     with torch.no_grad():
         before = net(x)
@@ -60,7 +52,7 @@ def test_a_plain_module_is_laid_out_and_put_back() -> None:
 
 def test_what_asks_for_a_view_stays_as_it_is() -> None:
     for net in (Viewing().train(), Viewing(only_in_training=True).train()):
-        assert lay_out(net, images()[0]) == ()
+        assert lay_out(net, images(64)[0]) == ()
         assert not last(net.conv.weight)
         assert net.training
 
@@ -69,14 +61,14 @@ def test_looking_leaves_no_mark() -> None:
     net = plain().train()
     before = {name: value.clone() for name, value in net.state_dict().items()}
     state = torch.random.get_rng_state()
-    put_back(lay_out(net, images()[0]))
+    put_back(lay_out(net, images(64)[0]))
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert torch.equal(torch.random.get_rng_state(), state)
     assert net.training
 
 
 def test_training_lays_out_while_it_lasts() -> None:
-    data = shoal.open_data((*images(), *images()), as_given=True)
+    data = shoal.open_data((*images(64), *images(64)), as_given=True)
     for net, moves in ((plain(), True), (Viewing(), False)):
         conv = next(part for part in net.modules() if isinstance(part, nn.Conv2d))
         laid = [last(conv.weight) for _ in fit(net, data, RECIPE)]
@@ -87,7 +79,7 @@ def test_training_lays_out_while_it_lasts() -> None:
 
 def test_it_learns_the_same() -> None:
     """As the module that refuses to be laid out: its depthwise twin in numbers, in the other layout."""
-    data = shoal.open_data((*images(), *images()), as_given=True)
+    data = shoal.open_data((*images(64), *images(64)), as_given=True)
 
     class Asking(nn.Sequential):
         def forward(self, x: Tensor) -> Tensor:
