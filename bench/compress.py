@@ -2,7 +2,7 @@
 
     python bench/compress.py resnet56                 three goals, 60 minutes each at most
     python bench/compress.py resnet56 --goals eager --minutes 20
-    python bench/compress.py planner                  plans for ResNet-56 and no healing; a minute or two
+    python bench/compress.py planner                  plans for ResNet-56 and no healing; two to four minutes a goal
     python bench/compress.py torch_pruning            the same net narrowed by Torch-Pruning, healed alike; 20 minutes
     python bench/compress.py minilm                   six layers of a transformer become three
     python bench/compress.py lstm gru mlp cora kan    teachers trained here, then halved; about five minutes each
