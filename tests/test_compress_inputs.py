@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ from shoal.edits.drop import Drop
 from shoal.kinds import COMPRESSORS, TASKS
 from shoal.recipe import done, replayed
 from shoal.shrinking.controls import fresh
+from shoal.shrinking.healer import Healer
 from shoal.shrinking.planning import Plan
+from shoal.shrinking.stages import Stages
 from shoal.shrinking.unlabelled import inputs_of, opened
 from shoal.shrinking.warning import foreseen
 from shoal.training import TrainingRecipe, evaluate, train
@@ -312,6 +315,26 @@ def test_objectives_ask_by_name() -> None:
         assert losses[0] > 0
     with pytest.raises(BadModel, match=r"input_ids, attention_mask are inputs by names.*leave token out"):
         LogitMSE(task, made(), token=0)(made(), x, y)
+
+
+def test_answers_that_are_the_targets_are_not_asked_for_again() -> None:
+    """The loss is the same to rounding, and the teacher rests; rows that are changed it must be asked for."""
+    asked: list[int] = []
+    teacher = made()
+    teacher.register_forward_hook(lambda *_: asked.append(1))
+    data = opened(made(), sentences(64)[0], None, 0)
+    task, rows = TASKS.make(data.signature.task), data.train.batch(slice(8))
+
+    def learned(recipe: TrainingRecipe) -> Tensor:
+        stages = Stages(None, {}, resume=False)
+        answers = Healer(task, teacher, (), data.example(1), data, recipe, 0, stages).answers
+        assert answers is not None
+        return answers(off(made()), *rows)
+
+    loss = learned(QUICK)
+    assert not asked
+    torch.testing.assert_close(loss, learned(replace(QUICK, augment=("flip",))), rtol=1e-5, atol=0)
+    assert asked
 
 
 def off(net: nn.Module) -> nn.Module:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from torch import nn
+from torch import Tensor, nn
 
 from shoal.core.base import Task
-from shoal.core.inputs import Inputs
+from shoal.core.inputs import Inputs, answer_to
 from shoal.core.spans import Span
 from shoal.data import Dataset, Graph
 from shoal.shrinking.healing import blocks_for, objective_for, shorter
 from shoal.shrinking.planning import Plan
 from shoal.shrinking.stages import Stages
+from shoal.shrinking.unlabelled import own_answers
+from shoal.training.engine import Objective
 from shoal.training.objectives.distil import Distil
 from shoal.training.recipe import TrainingRecipe
 from shoal.training.train import Run
@@ -28,7 +30,8 @@ class Healer:
 
     teacher   the original, which may be folded; ``spans`` are its spans on the example, ``graph`` what it reads
     recipe    of the whole healing
-    answers   the objective of answers alone; one for all, so that what the teacher answered is known to the next plan
+    answers   the objective of answers alone; one for all, so that what the teacher answered is known to the next plan;
+              where the targets are its answers, it is not asked at all
     """
 
     task: Task
@@ -40,10 +43,15 @@ class Healer:
     seed: int
     stages: Stages
     graph: Graph | None = None
-    answers: Distil | None = None
+    answers: Objective | None = None
 
     def __post_init__(self) -> None:
-        self.answers = self.answers or Distil(self.task, self.teacher)
+        if self.answers is None:
+            known = own_answers(self.data) and not self.recipe.augment
+            self.answers = self._targets if known else Distil(self.task, self.teacher)
+
+    def _targets(self, net: nn.Module, x: Inputs, y: Tensor) -> Tensor:
+        return self.task.loss(answer_to(net, x), y)
 
     def heal(self, name: str, plan: Plan, share: float = 1.0, had: float = 0.0) -> Run:
         """For a share of the whole healing: a first round block by block, where spans correspond, then end to end by

@@ -109,7 +109,7 @@ def settling(data: Dataset, seed: int) -> Settle:
 
 
 def objective_for(
-    task: Task, teacher: nn.Module, plan: Plan, graph: Graph | None = None, answers: Distil | None = None
+    task: Task, teacher: nn.Module, plan: Plan, graph: Graph | None = None, answers: Objective | None = None
 ) -> Objective:
     """What a plan's network learns: that of a compressor that brings its own, else ``answers``; where these are not
     given, the teacher's answers and hidden states.

@@ -27,6 +27,7 @@ from shoal.data.split import cut, fingerprint
 from shoal.net import Net
 
 BATCH = 256
+TASK = "fidelity"  # to what the original answers
 LABELS = ("labels", "label")  # what models of transformers are given to learn by
 
 
@@ -117,13 +118,18 @@ def answered(module: nn.Module, x: Inputs, seed: int) -> Dataset:
     parts, cuts = cut(np.zeros(len(y), dtype=np.int64), seed)
     places, channels, vocabulary = sizes_of(x)
     train, valid, test = (Split(taken(x, rows), y[rows]) for rows in (parts.train, parts.valid, parts.test))
-    task = Part("fidelity", {"outputs": y.shape[-1]})
+    task = Part(TASK, {"outputs": y.shape[-1]})
     notes = ("no targets: what the original answers is asked for", *cuts)
     held = [name for name in LABELS if isinstance(x, dict) and name in x]
     if held:
         notes = (*notes, f"{held[0]} is taken as an input like the others; to be scored on it, give ({{...}}, y)")
     signature = Signature(places, channels, vocabulary, task)
     return Dataset("inputs", train, valid, test, signature, Given(), notes, fingerprint(raw_of(x), parts))
+
+
+def own_answers(data: Dataset) -> bool:
+    """Whether the targets are what a module answered, as :func:`answered` makes them."""
+    return data.signature.task.name == TASK
 
 
 def _answers(module: nn.Module, x: Inputs) -> Tensor:
