@@ -222,9 +222,10 @@ def torch_pruning(given: argparse.Namespace) -> None:
 
     net, data = images(False)
     plans = []
-    for to in given.to:  # for onnxruntime, where layouts are nobody's gain
-        made = planned(net, data, to, "onnxruntime", say()).candidates
-        plans += [(f"shoal, {to}, {one.way}", one.plan) for one in shortlist(made, given.plans)]
+    for runtime in ("eager", "onnxruntime"):
+        for to in given.to:
+            made = planned(net, data, to, runtime, say()).candidates
+            plans += [(f"shoal, {to}, {runtime}, {one.way}", one.plan) for one in shortlist(made, given.plans)]
     how = replace(HEALING, epochs=given.epochs)
     rows, faster = against_torch_pruning(net, data, plans, given.ratios, how, say())
     show("all networks, healed alike", rows)
@@ -382,9 +383,9 @@ def main() -> None:
     reader.add_argument("--goals", nargs="+", default=list(AIMS), choices=list(AIMS), help="of resnet56 and planner")
     reader.add_argument("--runtime", default="eager", choices=("eager", "onnxruntime"), help="of the last five cases")
     reader.add_argument("--heal", type=float, help="epochs of healing in minilm and the last five cases")
-    reader.add_argument("--epochs", type=float, default=1.0, help="of healing in torch_pruning, for every network")
-    reader.add_argument("--ratios", type=float, nargs="+", default=[0.5], help="of torch_pruning")
-    reader.add_argument("--to", nargs="+", default=["latency<=65%", "latency<=50%"], help="shoal's in torch_pruning")
+    reader.add_argument("--epochs", type=float, default=0.5, help="of healing in torch_pruning, for every network")
+    reader.add_argument("--ratios", type=float, nargs="+", default=[0.5, 0.75], help="of torch_pruning")
+    reader.add_argument("--to", nargs="+", default=["latency<=50%", "latency<=30%"], help="shoal's in torch_pruning")
     reader.add_argument("--plans", type=int, default=1, help="of shoal's for a goal in torch_pruning")
     given: Any = reader.parse_args()
     torch.set_num_threads(given.threads)
