@@ -243,7 +243,7 @@ def minilm(given: argparse.Namespace) -> None:
         keep="-2pt",
         within=60 * given.minutes if given.minutes else None,
         recipe=TrainingRecipe(
-            lr=5e-4, batch=64, epochs=given.heal or 4, warmup=0.1, clip=1.0, ema=0.99, precision="bfloat16"
+            lr=1e-3, batch=64, epochs=given.heal or 4, warmup=0.1, clip=1.0, ema=0.99, precision="bfloat16"
         ),
         compressors=["skip"],
         controls=given.controls,
