@@ -66,12 +66,14 @@ sys.path.insert(0, str(ROOT / "examples"))
 @dataclass(frozen=True)
 class Aim:
     """A goal on latency, the points that may be lost, and where latency is measured; whether it is for integers, which
-    what was compressed in float32 becomes then."""
+    what was compressed in float32 becomes then. ``room``: the share of the limit that is asked for, where intervals are
+    wide: all of the last one is to lie below."""
 
     to: str
     most: float
     runtime: str
     integers: bool = False
+    room: float = 1.0
 
     @property
     def share(self) -> float:
@@ -82,7 +84,7 @@ class Aim:
 # ResNet-56: all that is set by hand.
 AIMS = {
     "onnxruntime": Aim("latency<=50%", 0.5, "onnxruntime"),
-    "eager": Aim("latency<=25%", 1.0, "eager"),
+    "eager": Aim("latency<=25%", 1.0, "eager", room=0.95),
     "int8": Aim("latency<=25%", 1.0, "onnxruntime", integers=True),
 }
 BY = ("skip", "flatten")  # the compressors: maps and narrower layers look cheap before healing, and heal worse
@@ -104,7 +106,7 @@ def resnet56(given: argparse.Namespace) -> None:
         found = shoal.compress(
             net,
             data,
-            to=in_float32(net, data, aim),
+            to=asked(net, data, aim),
             keep=f"-{aim.most}pt",
             within=first,
             recipe=HEALING,
@@ -115,6 +117,7 @@ def resnet56(given: argparse.Namespace) -> None:
         )
         told(name, found)
         row = row_of(name, found, aim.most)
+        row |= {"goal": aim.to, "met": found.ratio.high <= aim.share and row["lost"] <= aim.most}
         if aim.integers:
             row = in_integers(name, aim, found, seconds - first, row)
         example, times = found.example, (found.before.latency.median, found.after.latency.median)
@@ -158,11 +161,11 @@ def images(native: bool) -> tuple[nn.Module, Dataset]:
     return net, replace(found, encoder=encoder, **parts)
 
 
-def in_float32(net: nn.Module, data: Dataset, aim: Aim) -> str:
-    """The goal before there are integers: their own over what they leave of the original's latency, a little stricter,
+def asked(net: nn.Module, data: Dataset, aim: Aim) -> str:
+    """The goal in float32. Before integers: theirs over what they leave of the original's latency, a little stricter,
     since the fewer layers there are, the more the first and the last one count, which stay as they are."""
     if not aim.integers:
-        return aim.to
+        return f"latency<={100 * aim.room * aim.share:g}%"
     example, (rows, _) = data.example(1), data.train.take(CALIBRATION, 0).batch(slice(None))
     scene = Scene(net, anatomy(net, example), (Batch(rows),))
     proposed = next(one for one in Int8().propose(scene) if getattr(one.edits[-1], "kind", "") == "static")
@@ -231,7 +234,7 @@ def planner(given: argparse.Namespace) -> None:
     rows: list[Row] = []
     for name in given.goals:
         aim, began = AIMS[name], time.perf_counter()
-        to = in_float32(net, data, aim)
+        to = asked(net, data, aim)
         found = planned(net, data, to, aim.runtime, say()).candidates
         seconds, best = time.perf_counter() - began, shortlist(found, 1)
         row: Row = {"case": name, "goal": to, "runtime": aim.runtime, "plans": len(found), "seconds": seconds}
