@@ -55,7 +55,7 @@ from shoal.shrinking.healing import settling
 from shoal.shrinking.planning import Planner, shortlist
 from shoal.shrinking.planning import told as measures
 from shoal.shrinking.scale import Scale
-from shoal.shrinking.weighing import Weigher
+from shoal.shrinking.weighing import Weighed, Weigher
 from shoal.training import TrainingRecipe
 from shoal.training.evaluate import evaluate
 
@@ -216,14 +216,21 @@ def in_integers(name: str, aim: Aim, before: Compression, seconds: float, row: R
     }
 
 
-def planned(net: nn.Module, data: Dataset, to: str, runtime: str, line: Callable[[str], None]) -> Planner:
-    """Plans as a compression makes them, measured and not healed."""
+def planned(
+    net: nn.Module,
+    data: Dataset,
+    to: str,
+    runtime: str,
+    line: Callable[[str], None],
+    options: Sequence[Weighed] = (),
+) -> Planner:
+    """Plans as a compression makes them, measured and not healed. ``options``: what was weighed for another limit."""
     task, example = TASKS.make(data.signature.task), data.example(1)
     weigher = Weigher(
         data.valid.take(CALIBRATION, 0).batch(slice(None)), task, Scale(parse_goals(to), net, example, runtime)
     )
     makers = {name: COMPRESSORS.make(Part.parse(name)) for name in BY}
-    planner = Planner(net, weigher, makers, settling(data, 0), math.inf, line)
+    planner = Planner(net, weigher, makers, settling(data, 0), math.inf, line, list(options))
     planner.search()
     return planner
 
@@ -250,9 +257,11 @@ def torch_pruning(given: argparse.Namespace) -> None:
     net, data = images(False)
     plans = []
     for runtime in ("eager", "onnxruntime"):
+        options: Sequence[Weighed] = ()
         for to in given.to:
-            made = planned(net, data, to, runtime, say()).candidates
-            plans += [(f"shoal, {to}, {runtime}, {one.way}", one.plan) for one in shortlist(made, given.plans)]
+            made = planned(net, data, to, runtime, say(), options)
+            options, best = made.options, shortlist(made.candidates, given.plans)
+            plans += [(f"shoal, {to}, {runtime}, {one.way}", one.plan) for one in best]
     how = replace(HEALING, epochs=given.epochs)
     rows, faster = against_torch_pruning(net, data, plans, given.ratios, how, say())
     show("all networks, healed alike", rows)
