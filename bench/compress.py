@@ -1,6 +1,6 @@
 """What a compression promises: networks of six families halved in time and more, for a point or half of one.
 
-    python bench/compress.py resnet56                 three goals, 60 minutes each at most
+    python bench/compress.py resnet56                 four goals, 60 minutes each at most
     python bench/compress.py resnet56 --goals eager --minutes 20
     python bench/compress.py planner                  plans for ResNet-56 and no healing; two to four minutes a goal
     python bench/compress.py torch_pruning            the same net narrowed by Torch-Pruning, healed alike; half an hour
@@ -86,6 +86,7 @@ AIMS = {
     "onnxruntime": Aim("latency<=50%", 0.5, "onnxruntime"),
     "eager": Aim("latency<=25%", 1.0, "eager", room=0.95),
     "int8": Aim("latency<=25%", 1.0, "onnxruntime", integers=True),
+    "resnet20": Aim("latency<=34.5%", 1.66, "onnxruntime"),  # what the published network of 20 layers takes and loses
 }
 BY = ("skip", "flatten")  # the compressors: maps and narrower layers look cheap before healing, and heal worse
 HEALING = TrainingRecipe(  # as long as there is time
@@ -93,12 +94,13 @@ HEALING = TrainingRecipe(  # as long as there is time
 )
 INTEGERS = TrainingRecipe(lr=2e-4, batch=128, epochs=1.0, clip=1.0, ema=0.99)
 SHARE_OF_INTEGERS = 0.1  # of the time
-FEWER_LAYERS = 1.2  # times the share of the latency that integers leave of the original, they leave of what it becomes
+FEWER_LAYERS = 1.1  # times the share of the latency that integers leave of the original, they leave of what it becomes
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what the published weights were trained with
 
 
 def resnet56(given: argparse.Namespace) -> None:
-    """The pretrained ResNet-56: half of the time in onnxruntime, a quarter eager, a quarter in integers."""
+    """The pretrained ResNet-56: half of the time in onnxruntime, a quarter eager, a quarter in integers; and as fast as
+    a ResNet-20 that was trained from scratch."""
     net, data = images(given.net)
     for name in given.goals:
         aim, seconds = AIMS[name], 60 * (given.minutes or 60)
