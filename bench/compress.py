@@ -180,12 +180,12 @@ def asked(net: nn.Module, data: Dataset, aim: Aim) -> str:
 def in_integers(name: str, aim: Aim, before: Compression, seconds: float, row: Row) -> Row:
     """What was compressed in float32, now in integers; both ends against the original in float32."""
     share = min(0.99, aim.share / before.ratio.value)
-    asked = f"latency<={100 * share:.1f}%"
+    rest = f"latency<={100 * share:.1f}%"
     try:
         found = shoal.compress(
             before.module,
             before.dataset,
-            to=asked,
+            to=rest,
             keep=None,
             within=seconds,
             recipe=INTEGERS,
