@@ -171,7 +171,7 @@ def asked(net: nn.Module, data: Dataset, aim: Aim) -> str:
     example, (rows, _) = data.example(1), data.train.take(CALIBRATION, 0).batch(slice(None))
     scene = Scene(net, anatomy(net, example), (Batch(rows),))
     proposed = next(one for one in Int8().propose(scene) if getattr(one.edits[-1], "kind", "") == "static")
-    left = latency(done(net, proposed).eval(), example, net, runtime=aim.runtime, seconds=3.0).ratio
+    left = latency(done(net, proposed).eval(), example, net, runtime=aim.runtime, seconds=10.0).ratio
     assert left is not None
     print(f"integers leave {left} of the latency")
     return f"latency<={min(99.0, 100 * aim.share / (FEWER_LAYERS * left.value)):.1f}%"
