@@ -25,6 +25,7 @@ from shoal.training import TrainingRecipe
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("SHOAL_DATA", ROOT.parent / "shared" / "data"))
 TEACHERS = ROOT / "runs" / "teachers"
+RUNTIMES = ("eager", "onnxruntime")
 UNSHOWN = ("report", "peak", "yardsticks", "runtime", "rows", "native")  # in the table of a terminal
 Row = dict[str, Any]
 

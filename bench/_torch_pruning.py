@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import torch_pruning
-from _compressing import Row
+from _compressing import RUNTIMES, Row
 from torch import nn
 from torch.nn import functional as F
 
@@ -40,7 +40,6 @@ from shoal.training.train import Run
 RATES, SEARCHED = (5e-4, 2e-3, 5e-3), 0.1  # of healing; the share of the steps after which one is chosen
 DEMAND = 1.5
 ROWS, PIECE = 512, 64  # that gradients are taken of
-RUNTIMES = ("eager", "onnxruntime")
 TIMED = parse_goals("latency<=50%")  # with any goal on latency a scale finds out which layout takes less time
 
 
@@ -80,40 +79,50 @@ def narrowed(net: nn.Module, data: Dataset, how: str, ratio: float) -> nn.Module
     return made
 
 
-def healed(plan: Plan, healer: Healer) -> tuple[nn.Module, float]:
-    """The network after healing, and the rate that was best."""
+def healed(plans: Mapping[str, Plan], healer: Healer) -> tuple[str, nn.Module, float]:
+    """Which plan was best, its network after healing, and the rate. The rate is chosen on the first plan, the plan at
+    that rate: both after a tenth of the steps."""
 
-    def run(lr: float, share: float) -> Run:
-        return replace(healer, recipe=replace(healer.recipe, lr=lr)).heal("", plan, share)
+    def run(name: str, lr: float, share: float) -> Run:
+        return replace(healer, recipe=replace(healer.recipe, lr=lr)).heal("", plans[name], share)
 
-    tried = {lr: run(lr, SEARCHED).valid for lr in RATES}
-    best = max(tried, key=lambda lr: (tried[lr].quality.value, -tried[lr].loss))
-    return run(best, 1.0).net, best
+    def worth(run: Run) -> tuple[float, float]:
+        return run.valid.quality.value, -run.valid.loss
+
+    first = next(iter(plans))
+    rates = {lr: worth(run(first, lr, SEARCHED)) for lr in RATES}
+    lr = max(rates, key=rates.__getitem__)
+    worths = {name: rates[lr] if name == first else worth(run(name, lr, SEARCHED)) for name in plans}
+    best = max(worths, key=worths.__getitem__)
+    return best, run(best, lr, 1.0).net, lr
 
 
 def against_torch_pruning(
     net: nn.Module,
     data: Dataset,
-    ours: Sequence[tuple[str, Plan]],
+    ours: Mapping[str, Mapping[str, Plan]],
+    importances: Sequence[str],
     ratios: Sequence[float],
     how: TrainingRecipe,
     say: Callable[[str], None],
 ) -> tuple[list[Row], list[Row]]:
-    """All networks, and for each of Torch-Pruning's the fastest of shoal's that is at least as accurate."""
+    """All networks, and for each of Torch-Pruning's the fastest of shoal's that is at least as accurate. ``ours``: for
+    each goal the plans by name, one of which is healed to the end."""
     task: Task = TASKS.make(data.signature.task)
     example, spans = data.example(1), anatomy(net, data.example(1)).spans
     teacher, settle = flat(net, example), settling(data, 0)
     healer = Healer(task, teacher, spans, example, data, how, 0, Stages(None, {}, resume=False))
     tracks = [Track(span.path, (span.path,)) for span in spans]
-    plans = list(ours)
-    for name in ("magnitude", "group norm", "taylor"):
+    every: list[Healed] = []
+    candidates = dict(ours)
+    for name in importances:
         for ratio in ratios:
             made = narrowed(net, data, name, ratio)
             settle(made)
-            plans.append((f"Torch-Pruning, {name}, {ratio:g}", Plan(made, [], tracks)))
-    every: list[Healed] = []
-    for name, plan in plans:
-        found, lr = healed(plan, healer)
+            candidates[f"Torch-Pruning, {name}, {ratio:g}"] = {f"{how.epochs:g} epochs": Plan(made, [], tracks)}
+    for goal, plans in candidates.items():
+        way, found, lr = healed(plans, healer)
+        name = f"{goal}, {way}"
         ends = {runtime: Scale(TIMED, found, example, runtime).ended(found) for runtime in RUNTIMES}
         result = evaluate(ends["onnxruntime"], data.test, task)
         row: Row = {"network": name, "accuracy": f"{result.quality}", "rate": f"{lr:g}"}

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from _compressing import DATA, ROOT, Row, at_peak, keep, row_of, taught, told
+from _compressing import DATA, ROOT, RUNTIMES, Row, at_peak, keep, row_of, taught, told
 from _timing import show
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -52,7 +52,7 @@ from shoal.goals import parse_goals
 from shoal.kinds import COMPRESSORS, TASKS
 from shoal.recipe import done
 from shoal.shrinking.healing import settling
-from shoal.shrinking.planning import Planner, shortlist
+from shoal.shrinking.planning import Plan, Planner, shortlist
 from shoal.shrinking.planning import told as measures
 from shoal.shrinking.scale import Scale
 from shoal.shrinking.weighing import Weighed, Weigher
@@ -96,6 +96,7 @@ INTEGERS = TrainingRecipe(lr=2e-4, batch=128, epochs=1.0, clip=1.0, ema=0.99)
 SHARE_OF_INTEGERS = 0.1  # of the time
 FEWER_LAYERS = 1.1  # times the share of the latency that integers leave of the original, they leave of what it becomes
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what the published weights were trained with
+IMPORTANCES = ("magnitude", "group norm", "taylor")  # that Torch-Pruning narrows by
 
 
 def resnet56(given: argparse.Namespace) -> None:
@@ -257,15 +258,15 @@ def torch_pruning(given: argparse.Namespace) -> None:
     from _torch_pruning import against_torch_pruning
 
     net, data = images(False)
-    plans = []
-    for runtime in ("eager", "onnxruntime"):
+    plans: dict[str, dict[str, Plan]] = {}
+    for runtime in given.plan_for:
         options: Sequence[Weighed] = ()
         for to in given.to:
             made = planned(net, data, to, runtime, say(), options)
             options, best = made.options, shortlist(made.candidates, given.plans)
-            plans += [(f"shoal, {to}, {runtime}, {one.way}", one.plan) for one in best]
+            plans[f"shoal, {to}, {runtime}"] = {one.way: one.plan for one in best}
     how = replace(HEALING, epochs=given.epochs)
-    rows, faster = against_torch_pruning(net, data, plans, given.ratios, how, say())
+    rows, faster = against_torch_pruning(net, data, plans, given.importances, given.ratios, how, say())
     show("all networks, healed alike", rows)
     keep("torch_pruning", faster)
 
@@ -419,12 +420,18 @@ def main() -> None:
     reader.add_argument("--controls", action="store_true", help="the same shape from scratch, and random edits")
     reader.add_argument("--net", action="store_true", help="resnet56 and planner: the Net, not the plain module")
     reader.add_argument("--goals", nargs="+", default=list(AIMS), choices=list(AIMS), help="of resnet56 and planner")
-    reader.add_argument("--runtime", default="eager", choices=("eager", "onnxruntime"), help="of the last five cases")
+    reader.add_argument("--runtime", default="eager", choices=RUNTIMES, help="of the last five cases")
     reader.add_argument("--heal", type=float, help="epochs of healing in minilm and the last five cases")
     reader.add_argument("--epochs", type=float, default=0.5, help="of healing in torch_pruning, for every network")
+    reader.add_argument(
+        "--importances", nargs="+", default=list(IMPORTANCES), choices=IMPORTANCES, help="of torch_pruning"
+    )
+    reader.add_argument(
+        "--plan-for", nargs="+", default=list(RUNTIMES), choices=RUNTIMES, help="shoal's in torch_pruning"
+    )
     reader.add_argument("--ratios", type=float, nargs="+", default=[0.5, 0.75], help="of torch_pruning")
     reader.add_argument("--to", nargs="+", default=["latency<=50%", "latency<=30%"], help="shoal's in torch_pruning")
-    reader.add_argument("--plans", type=int, default=1, help="of shoal's for a goal in torch_pruning")
+    reader.add_argument("--plans", type=int, default=1, help="that shoal tries for a goal there")
     given: Any = reader.parse_args()
     torch.set_num_threads(given.threads)
     for name in given.cases:
