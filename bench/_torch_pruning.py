@@ -2,9 +2,10 @@
 
 Torch-Pruning narrows the inner width of every block. The widths of the stream it is told to leave: this network pads
 its shortcuts with as many zeros as it has always done, which a narrowed stream would not fit (it stops in its forward).
-Healing is shoal's for both: block by block and end to end, as `shoal.compress` heals; the rate is the best of three
-after a tenth of the steps, chosen on the valid part. So are the exact edits in the end: norms are folded, and in eager
-mode the channels come last where that takes less time.
+Healing is shoal's for both: block by block and end to end, as `shoal.compress` heals. A tenth of the steps tells which
+of three rates is the best on the valid part, and at that rate which of several plans, where shoal brings more than one
+for a goal. The exact edits in the end are the same for both too: norms are folded, and in eager mode the channels come
+last where that takes less time.
 """
 
 from __future__ import annotations
